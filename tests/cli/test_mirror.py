@@ -5,20 +5,25 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
+from werkzeug.serving import WSGIRequestHandler, make_server
 
-from hyperpod_eks import mirror as mirroring
 from hyperpod_eks.aws.registry import Registry
 from hyperpod_eks.errors import HyperpodError
 from hyperpod_eks.local import CHART, UPSTREAM
 from hyperpod_eks.local.aws.ecr import digest_of
 from hyperpod_eks.local.aws.sim import ACCOUNT, Fault
+from hyperpod_eks.local.tls import make_pki
 from tests.conftest import Clients, User
+from tests.prove.test_mirror import cut
+from tests.proxy import proxy
 
 REGISTRY = f"{ACCOUNT}.dkr.ecr.us-west-2.amazonaws.com"
 CLOSED = """\
@@ -56,15 +61,43 @@ shortImage: busybox
 """
 
 
+HOSTS = {"registry-1.docker.io": "docker.io", "quay.io": "quay.io",
+         "public.ecr.aws": "public.ecr.aws"}  # fmt: skip
+"""The hosts of registries, and what the names of their images begin with."""
+
+
+class Quiet(WSGIRequestHandler):
+    """A request handler without a log."""
+
+    def log_request(self, *_: object) -> None: ...
+
+
 @pytest.fixture
-def upstream(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The embedded registry stands in for all others, as with --local."""
-    real = mirroring.copy
+def upstream(user: User, aws: Clients, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The registries of the internet, behind a proxy: one server with a certificate for all."""
+    stack: Any = user.stack
+    pki = make_pki([*HOSTS])
 
-    def copy(*given: Any, **options: Any) -> Any:
-        return real(*given, **{**options, "upstream": UPSTREAM})
+    def registry(environ: dict[str, Any], start: Any) -> Any:
+        host = HOSTS[environ["HTTP_HOST"].partition(":")[0]]
+        path = environ["PATH_INFO"].replace("/v2/", f"/v2/{UPSTREAM}{host}/", 1)
+        there = {"HTTP_HOST": urlsplit(stack.endpoint).netloc, "PATH_INFO": path}
+        return stack._server._httpd.app({**environ, **there}, start)
 
-    monkeypatch.setattr(mirroring, "copy", copy)
+    tls = pki.server_context()
+    server = make_server(
+        "127.0.0.1", 0, registry, threaded=True, ssl_context=tls, request_handler=Quiet
+    )
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    bundle = user.folder.parent / "ca.pem"
+    bundle.write_bytes(pki.ca_pem)
+    with proxy("u:p", lambda _: server.port) as one:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://u:p@127.0.0.1:{one.port}")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(bundle))
+        yield
+    server.shutdown()
+    server.server_close()
 
 
 def images_in(user: User) -> set[str]:
@@ -187,22 +220,14 @@ def test_the_login_is_never_shown_and_what_was_begun_continues(user: User, aws: 
 
 
 @pytest.mark.usefixtures("upstream")
-def test_a_lost_answer_and_a_kill_leave_what_the_next_run_completes(
-    user: User, aws: Clients, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lost_answer_and_a_refusal_leave_what_the_next_run_completes(user: User) -> None:
     (user.folder / "c.yaml").write_text(CLOSED)
     command = ("mirror", "-f", "c.yaml", "--chart", str(CHART))
     user.stack.faults.append(Fault("ecr", "CreateRepository", kind="lost"))
-    put = Registry.put_manifest
-
-    def interrupted(*given: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Registry, "put_manifest", interrupted)
-    said = user.types(*command)
-    assert said.code == 130, said.err
+    with cut(user.stack, 12):
+        said = user.types(*command)
+    assert said.code == 1, said.err
     assert (user.folder / "c.yaml").read_text() == CLOSED
-    monkeypatch.setattr(Registry, "put_manifest", put)
     user.mutations()
     said = user.types(*command)
     assert (said.code, user.mutations()) == (0, []), said.err
