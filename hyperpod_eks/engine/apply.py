@@ -58,6 +58,10 @@ class Apply(Reconciler):
     def __init__(self, wants: Iterable[Resource], context: Context) -> None:
         super().__init__(wants, context)
         self.consented: set[str] = set()
+        self.holding = [
+            task for task in self.tasks.values() if type(task.want).let_go is not Resource.let_go
+        ]
+        """The tasks of kinds that name parts of others; looked at before every other change."""
 
     def run(self) -> None:
         """Observe everything, raise before the first change if any is impossible, then act."""
@@ -179,7 +183,7 @@ class Apply(Reconciler):
 
     def _holders(self, want: Resource) -> Iterator[Resource]:
         """Yield what names parts of a resource that go with its change."""
-        for task in self.open.values():
+        for task in self.holding:
             if (found := self._let_go(task)) and found[0].key == want.key:
                 yield task.want
 
