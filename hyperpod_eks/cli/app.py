@@ -26,6 +26,7 @@ COMMANDS: Table = {
         "kubeconfig": "Write a kubeconfig for kubectl and helm.",
         "token": "Print a token for the Kubernetes API.",
         "list": "List all HyperPod clusters in the region.",
+        "export": "Write the cluster for another tool, to leave this one.",
         "adopt": "Add existing resources to the manifest.",
         "delete": "Delete cluster NAME and verify that nothing is left.",
         "unlock": "Free a cluster from a run that has ended without doing so.",

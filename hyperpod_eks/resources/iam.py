@@ -372,17 +372,11 @@ class Policy(Resource):
         """The document names the ids of the resources that it depends on."""
         if name != "document":
             return super().expected(name, references)
-        rows = list(self.rows)
-        if self.places:
-            kinds = {Vpc: "vpc", SecurityGroup: "security-group", Subnet: "subnet"}
-            places = [f"{self.network}:network-interface/*"]
-            places += [
-                f"{self.network}:{kinds[type(place)]}/{references(place).id}"
-                for place in self.places
-            ]
-            rows.insert(0, ("Interfaces", INTERFACES, places))
-        more = json.loads(self.statements or "[]")
-        return {"Version": "2012-10-17", "Statement": [*(_allow(*row) for row in rows), *more]}
+        kinds = {Vpc: "vpc", SecurityGroup: "security-group", Subnet: "subnet"}
+        places = [
+            f"{self.network}:{kinds[type(place)]}/{references(place).id}" for place in self.places
+        ]
+        return document(self.rows, self.network, places, self.statements)
 
     def create(self, aws: Aws, references: References, token: str) -> Live:
         """Create it; its name is unique in the account."""
@@ -443,6 +437,16 @@ INTERFACES = (
     "ec2:ModifyNetworkInterfaceAttribute",
     "ec2:UnassignPrivateIpAddresses",
 )
+
+
+def document(
+    rows: Sequence[Row], network: str, places: Sequence[str], statements: str
+) -> JsonObject:
+    """Return the document of a `Policy`; ``places`` are ARNs."""
+    inside = [("Interfaces", INTERFACES, [f"{network}:network-interface/*", *places])]
+    more = json.loads(statements or "[]")
+    allowed = [_allow(*row) for row in (*(inside if places else ()), *rows)]
+    return {"Version": "2012-10-17", "Statement": [*allowed, *more]}
 
 
 def _allow(sid: str, actions: Sequence[str], resources: Sequence[str] | str) -> JsonObject:

@@ -191,8 +191,12 @@ class Bucket(Resource):
 
         def policy() -> str:
             found = self._read(s3.get_bucket_policy, "Policy", "NoSuchBucketPolicy")
-            known = {"TLS only": self._policy(()), self.policy: self._policy(self.nodes)}
-            same = (name for name, one in known.items() if found and _same(found, one))
+            known = {"TLS only": (), self.policy: self.nodes}
+            same = (
+                name
+                for name, nodes in known.items()
+                if found and _same(found, bucket_policy(self.arn, nodes))
+            )
             return next(same, "other")
 
         return {
@@ -212,31 +216,6 @@ class Bucket(Resource):
         default = {"SSEAlgorithm": "aws:kms" if by_key else "AES256"}
         default |= {"KMSMasterKeyID": self.encryption} if by_key else {}
         return {"ApplyServerSideEncryptionByDefault": default, "BucketKeyEnabled": by_key}
-
-    def _policy(self, nodes: Sequence[str]) -> str:
-        """Return the bucket's policy.
-
-        AmazonSageMakerClusterInstanceRolePolicy lets nodes read every ``sagemaker-*`` bucket of
-        the account, and an explicit deny overrides it (IAM User Guide, "Policy evaluation logic").
-        """
-        tls = {
-            "Sid": "TlsOnly",
-            "Effect": "Deny",
-            "Principal": "*",
-            "Action": "s3:*",
-            "Resource": [self.arn, f"{self.arn}/*"],
-            "Condition": {"Bool": {"aws:SecureTransport": "false"}},
-        }
-        scripts = {
-            "Sid": "NodesReadScriptsOnly",
-            "Effect": "Deny",
-            "Principal": "*",
-            "Action": "s3:*",
-            "Resource": f"{self.arn}/{OWN}*",
-            "Condition": {"ArnLike": {"aws:PrincipalArn": list(nodes)}},
-        }
-        statements = [tls, scripts] if nodes else [tls]
-        return json.dumps({"Version": "2012-10-17", "Statement": statements})
 
     def create(self, aws: Aws, references: References, token: str) -> Live:
         """Create it; its name is globally unique.
@@ -294,7 +273,7 @@ class Bucket(Resource):
                 Bucket=self.name, ServerSideEncryptionConfiguration={"Rules": rules}
             )
         if "policy" in differs:
-            s3.put_bucket_policy(Bucket=self.name, Policy=self._policy(self.nodes))
+            s3.put_bucket_policy(Bucket=self.name, Policy=bucket_policy(self.arn, self.nodes))
         declared = {**live.facts, **self.declared(references)}
         return Live(self.name, self.arn, owner=aws.lineage, facts=declared)
 
@@ -319,6 +298,32 @@ class Bucket(Resource):
                 s3.abort_multipart_upload(
                     Bucket=self.name, Key=upload["Key"], UploadId=upload["UploadId"]
                 )
+
+
+def bucket_policy(arn: str, nodes: Sequence[str]) -> str:
+    """Return the policy of a `Bucket`.
+
+    AmazonSageMakerClusterInstanceRolePolicy lets nodes read every ``sagemaker-*`` bucket of
+    the account, and an explicit deny overrides it (IAM User Guide, "Policy evaluation logic").
+    """
+    tls = {
+        "Sid": "TlsOnly",
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "s3:*",
+        "Resource": [arn, f"{arn}/*"],
+        "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+    }
+    scripts = {
+        "Sid": "NodesReadScriptsOnly",
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "s3:*",
+        "Resource": f"{arn}/{OWN}*",
+        "Condition": {"ArnLike": {"aws:PrincipalArn": list(nodes)}},
+    }
+    statements = [tls, scripts] if nodes else [tls]
+    return json.dumps({"Version": "2012-10-17", "Statement": statements})
 
 
 def empty(aws: Aws, bucket: str, prefix: str) -> None:

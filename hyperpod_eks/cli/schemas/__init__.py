@@ -30,6 +30,7 @@ from hyperpod_eks.cli.schemas.views import (
     ClusterConfig,
     Events,
     Explanation,
+    Export,
     Init,
     Kubeconfig,
     List,
@@ -73,6 +74,11 @@ DOCUMENTS = {
     ),
     "events": Published("What HyperPod reports of a cluster; printed by events.", (Events,)),
     "explain": Published("An explanation; printed by explain.", (Explanation,)),
+    "export": Published(
+        "The files that were written for another tool; printed by export.",
+        (Export,),
+        ("export terraform", "export cloudformation"),
+    ),
     "init": Published("The config that was written; printed by init.", (Init,)),
     "kubeconfig": Published(
         "Where the entry was written; printed by kubeconfig. With --stdout it prints the kubeconfig"

@@ -398,6 +398,21 @@ class Policy(Head):
 # --- other documents
 
 
+class Export(Head):
+    """The files that were written for another tool; printed by export."""
+
+    cluster: Named
+    folder: str
+    files: list[str]
+    resources: Annotated[
+        dict[str, list[str]], "by key of the manifest, the types to which it is exported"
+    ]
+    left_out: Annotated[
+        dict[str, str], "by key of the manifest, why it is left out, or which part of it is"
+    ]
+    next: Annotated[str, "the command that imports them"]
+
+
 class Init(Head):
     """The config that was written; printed by init."""
 

@@ -33,6 +33,7 @@ from hyperpod_eks.workers import gather
 STORAGE_PORTS = ("tcp 988 self", "tcp 1018-1023 self")
 """Ports of FSx for Lustre (its User Guide, "Limiting access with Amazon VPC")."""
 HTTPS = "tcp 443"
+DESCRIPTION = "HyperPod nodes and EKS control plane of one cluster"
 
 
 RULES = (
@@ -127,7 +128,7 @@ class SecurityGroup(Resource):
         vpc = references(self.vpc).id
         group = aws.ec2.create_security_group(
             GroupName=self.name,
-            Description="HyperPod nodes and EKS control plane of one cluster",
+            Description=DESCRIPTION,
             VpcId=vpc,
             TagSpecifications=aws.born_with(self.label, "security-group"),
         )["GroupId"]

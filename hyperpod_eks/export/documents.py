@@ -1,0 +1,145 @@
+"""What both exports say of a resource: policies, rules, and the requests of HyperPod and FSx."""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple
+
+from hyperpod_eks.documents import Json, JsonMapping, JsonObject
+from hyperpod_eks.export.recorded import Item, Ref
+from hyperpod_eks.resources import iam, s3
+from hyperpod_eks.resources import trust as trusts
+from hyperpod_eks.resources.ec2.security_group import DESCRIPTION as GROUP
+
+__all__ = ["GROUP", "LEFT_OUT"]
+
+OBJECT = (
+    "it is a Kubernetes object, of which the manifest has a digest only; it stays in the cluster"
+)
+GOVERNANCE = "no export has task governance yet; it stays as it is"
+LEFT_OUT = {
+    "s3/Scripts": "it is the objects below a prefix of the bucket; they stay there",
+    "helm/Release": "its chart is a folder of hyperpod-eks; the release stays in the cluster",
+    "kubernetes/Object": OBJECT,
+    "fsx/Volume": OBJECT,
+    "hyperpod/NodeClass": OBJECT,
+    "sagemaker/ClusterSchedulerConfig": GOVERNANCE,
+    "sagemaker/ComputeQuota": GOVERNANCE,
+}
+"""Kinds that no export has, with the reasons."""
+
+
+class Rule(NamedTuple):
+    """A rule of a security group."""
+
+    protocol: str
+    first: int
+    last: int
+    peer: str | Ref
+    """``self``, a CIDR block, or another group."""
+
+
+def rule(item: Item, declared: Json) -> Rule:
+    """Return a declared rule: a peer, or a protocol, ports and a peer."""
+    if not isinstance(declared, str):
+        return Rule("-1", 0, 0, item.reference(declared))
+    *ports, peer = declared.split()
+    if not ports:
+        return Rule("-1", 0, 0, peer)
+    first, _, last = ports[1].partition("-")
+    return Rule(ports[0], int(first), int(last or first), peer)
+
+
+def trust(item: Item) -> JsonObject:
+    """Return the trust policy of a role."""
+    return trusts.trust(item("trusts"), item("caller", ""))
+
+
+KINDS = {"vpc": "vpc", "sg": "security-group", "subnet": "subnet"}
+"""EC2's names in ARNs, by the beginning of an id."""
+
+
+def policy(item: Item) -> JsonObject:
+    """Return the document of a policy."""
+    ids = [each.value for each in item.refs("places")]
+    network = item("network", "")
+    places = [f"{network}:{KINDS[each.partition('-')[0]]}/{each}" for each in ids]
+    return iam.document(item("rows"), network, places, item("statements", ""))
+
+
+def bucket_policy(item: Item) -> JsonObject:
+    """Return the policy of a bucket."""
+    found: JsonObject = json.loads(s3.bucket_policy(item("arn"), item("nodes", ())))
+    return found
+
+
+def hyperpod(item: Item) -> JsonObject:
+    """Return the properties of a HyperPod cluster but its tags, under AWS's names.
+
+    CloudFormation's AWS::SageMaker::Cluster has the members of CreateCluster.
+    """
+    subnets = {zone: item.reference(each) for zone, each in item("zones")}
+    group = item.ref("security_group")
+
+    def network(zones: list[str]) -> JsonObject:
+        places = sorted((subnets[zone] for zone in zones), key=lambda each: each.value)
+        return {"SecurityGroupIds": [group], "Subnets": places}
+
+    found: JsonObject = {
+        "ClusterName": item.id,
+        "Orchestrator": {"Eks": {"ClusterArn": item.ref("control", "arn")}},
+        **{name: value for name, value in item("settings").items() if value},
+        "VpcConfig": network(list(subnets)),
+    }
+    if item("scaler"):
+        found["ClusterRole"] = item.ref("scaler", "arn")
+    role = item.ref("role", "arn")
+    for each in item("groups"):
+        members = {"ExecutionRole": role, **_typed(each["members"])}
+        member = "RestrictedInstanceGroups" if each["restricted"] else "InstanceGroups"
+        spec = {**members, "OverrideVpcConfig": network(each["zones"])}
+        found.setdefault(member, []).append(spec)
+    return found
+
+
+CHECKS = "OnStartDeepHealthChecks"
+KNOWN_CHECKS = ("InstanceStress", "InstanceConnectivity")
+"""What AWS::SageMaker::Cluster accepts as checks (schema of 2026-10)."""
+
+
+def _typed(members: JsonMapping) -> JsonMapping:
+    """Return the members of a group without values that CloudFormation's type refuses."""
+    if CHECKS not in members:
+        return members
+    return {**members, CHECKS: [each for each in members[CHECKS] if each in KNOWN_CHECKS]}
+
+
+def missing(item: Item) -> str:
+    """Return what a HyperPod cluster has and `hyperpod` leaves out; "" if it is nothing."""
+    checks = {each for group in item("groups") for each in group["members"].get(CHECKS, ())}
+    others = ", ".join(sorted(checks.difference(KNOWN_CHECKS)))
+    return f"the deep health check {others}, which its type does not have" if others else ""
+
+
+def refers_to_variables(values: str) -> bool:
+    """Whether values have references to variables, whose values are not in the manifest."""
+    return "${env:" in values
+
+
+VARIABLES = "refers to variables of the environment, whose values are not in the manifest"
+
+
+def nested(settings: JsonMapping) -> JsonObject:
+    """Return settings with dots in their names as nested ones.
+
+    >>> nested({"metadata_configuration.mode": "AUTOMATIC"})
+    {'metadata_configuration': {'mode': 'AUTOMATIC'}}
+    """
+    found: JsonObject = {}
+    for name, value in settings.items():
+        *above, last = name.split(".")
+        place = found
+        for part in above:
+            place = place.setdefault(part, {})
+        place[last] = value
+    return found
