@@ -439,7 +439,7 @@ class Config(Section):
         """
         found = self.model_dump(mode="json", by_alias=True)
         given = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-        for path in NEWER:
+        for path in (*((name,) for name in found.keys() - SECTIONS), *NEWER):
             _leave_out(found, given, path)
         return found
 
@@ -469,19 +469,22 @@ class Config(Section):
         return tuple(group for group in self.instance_groups if group.name in names)
 
 
+SECTIONS = frozenset(
+    {
+        *("name", "region", "account", "tags", "network", "eks", "addons", "chart", "lifecycle"),
+        *("node_recovery", "node_provisioning_mode", "tiered_storage_config", "auto_scaling"),
+        *("instance_groups", "restricted_instance_groups", "restricted_instance_groups_config"),
+        *("existing", "encryption", "iam", "deletion_protection"),
+    }
+)
+"""The top-level settings of 0.1.0."""
 NEWER = (
     ("addons", "*", "buckets"),
     ("auto_scaling", "node_pools"),
     ("chart", "images"),
-    ("charts",),
     ("iam", "node_policy"),
-    ("objects",),
-    ("operators",),
-    ("pod_identity",),
-    ("state",),
-    ("storage",),
 )
-"""The settings that 0.1.0 does not have; ``*`` is any name."""
+"""Further settings that 0.1.0 does not have; ``*`` is any name."""
 
 
 def _leave_out(found: JsonObject, given: JsonMapping, path: tuple[str, ...]) -> None:
