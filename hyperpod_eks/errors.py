@@ -21,6 +21,7 @@ class Exit(IntEnum):
     NOT_FOUND = 8
     REMAINS = 9
     CAPACITY = 10
+    NOT_WORKING = 11
     BUG = 70
     HANGUP = 129
     INTERRUPTED = 130

@@ -21,6 +21,7 @@ COMMANDS: Table = {
         "plan": "Show what create would do, and what it costs.",
         "create": "Create cluster NAME, or the parts of it that are missing.",
         "status": "Show cluster NAME: resources, health, nodes, drift.",
+        "test": "Examine whether cluster NAME works.",
         "outputs": "Print values of cluster NAME for scripts.",
         "config": "Print the config of cluster NAME.",
         "kubeconfig": "Write a kubeconfig for kubectl and helm.",

@@ -367,6 +367,68 @@ CAUSES: tuple[Cause, ...] = (
         " run the same command again",
         vague=True,
     ),
+    # --- a cluster that exists, but does not work (`hyperpod-eks test`)
+    Cause(
+        "not-registered",
+        "",
+        "HyperPod has more nodes than Kubernetes: some have not registered with the cluster yet, or"
+        " cannot reach the EKS endpoint",
+        "hyperpod-eks nodes {cluster}, then hyperpod-eks logs {cluster} --group {group}",
+    ),
+    Cause(
+        "node-unhealthy",
+        "",
+        "HyperPod has found a fault of the node {node}, and keeps pods away from it",
+        "hyperpod-eks events {cluster}, then hyperpod-eks nodes {cluster} replace {node}",
+    ),
+    Cause(
+        "node-checking",
+        "",
+        "deep health checks are running, and the node accepts no pods until they end",
+        "hyperpod-eks status {cluster}, and run the same command again once they have ended",
+    ),
+    Cause(
+        "node-taint",
+        "",
+        "the node {node} has a taint that its instance group does not declare, so no pod that"
+        " does not tolerate it is scheduled there",
+        "kubectl taint node {node} {taint}- removes it",
+    ),
+    Cause(
+        "no-device",
+        "",
+        "nodes of {type} offer fewer {device} to pods than they have: the chart's device plugin is"
+        " off, does not list the type, or does not run",
+        "kubectl get pods --all-namespaces | grep device-plugin, then hyperpod-eks create {cluster}"
+        " with the plugin on in chart.values",
+    ),
+    Cause(
+        "addon-unhealthy",
+        "",
+        "the add-on {about} is not healthy",
+        "aws eks describe-addon --cluster-name {eks} --addon-name {about} --region {region}",
+        vague=True,
+    ),
+    Cause(
+        "component-failing",
+        "",
+        "the {kind} {workload} in {namespace} does not run on all nodes that it should run on",
+        "kubectl --namespace {namespace} describe {kind} {workload}, and kubectl --namespace"
+        " {namespace} logs {kind}/{workload}",
+    ),
+    Cause(
+        "kind-missing",
+        "",
+        "the kind {kind} is not defined: its operator was not installed, or its"
+        " CustomResourceDefinition was deleted",
+        "hyperpod-eks create {cluster} installs it",
+    ),
+    Cause(
+        "claim-pending",
+        "",
+        "the claim {claim} in {namespace} has no volume, so that pods that use it do not start",
+        "kubectl --namespace {namespace} describe pvc {claim}, then hyperpod-eks create {cluster}",
+    ),
     # --- if no other cause matches
     Cause(
         "failed-is-final",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import field
 
 from hyperpod_eks.documents import JsonMapping
@@ -24,7 +24,8 @@ class Node:
     UnschedulablePendingReplacement, UnschedulablePendingReboot), empty before the first one;
     ``why`` is kubelet's message while the node is not ready; ``kubelet`` is kubelet's version;
     ``checking`` is whether a deep health check is running, during which the node accepts no pods;
-    ``devices`` are the numbers of devices for pods by resource name ({"nvidia.com/gpu": 8}).
+    ``devices`` are the numbers of devices for pods by resource name ({"nvidia.com/gpu": 8});
+    ``taints`` are those that keep pods away, as ``key=value:effect``.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Node:
     kubelet: str = ""
     checking: bool = False
     devices: Mapping[str, int] = field(default_factory=dict)
+    taints: tuple[str, ...] = ()
 
     @property
     def instance_id(self) -> str:
@@ -71,7 +73,14 @@ def _node(document: JsonMapping) -> Node:
         kubelet=text(document, "status", "nodeInfo", "kubeletVersion").removeprefix("v"),
         checking=text(labels, DEEP_CHECK) == "InProgress",
         devices=_devices(part(document, "status", "allocatable")),
+        taints=tuple(_taints(document)),
     )
+
+
+def _taints(document: JsonMapping) -> Iterator[str]:
+    for each in parts(document, "spec", "taints"):
+        if (effect := text(each, "effect")) != "PreferNoSchedule":
+            yield f"{text(each, 'key')}={text(each, 'value')}:{effect}"
 
 
 def _devices(allocatable: JsonMapping) -> dict[str, int]:

@@ -20,7 +20,8 @@ All bodies are JSON. ``GET``:
 - ``enforce``: whether policies of IAM users and sessions of roles count (``Sim.enforce``);
 - ``echo``: the fields of ``Echo`` (``{"seed": 7}``), describes that say more, less and otherwise
   than what was sent; null ends it;
-- ``failures``: ``{"kind/name": how}``, what shall fail inside EKS and HyperPod (``Sim.failures``);
+- ``failures``: ``{"kind/name": how}``, what shall fail inside EKS, HyperPod and Kubernetes
+  (``Sim.failures``);
 - ``ids``: ``{"vpc": "vpc-0123456789abcdef0"}``, the id of the next resource of a kind (``vpc``,
   ``subnet``, ``rtb``, ``sg``, ``nat``), so that what a config names can be created;
 - ``advance``: ``{"seconds"}``, move simulated time forward;
@@ -119,6 +120,8 @@ class Control:
                 sim.echo = None if body is None else Echo(**body)
             case "failures":
                 sim.failures = {str(what): str(how) for what, how in body.items()}
+                for cluster in list(sim.clusters.values()):
+                    cluster.wake()
             case "ids":
                 for kind, wanted in body.items():
                     if kind not in ID_KINDS or not re.fullmatch(f"{kind}-[0-9a-f]{{8,17}}", wanted):

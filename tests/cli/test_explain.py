@@ -297,6 +297,15 @@ SEEN = {
 NAMED = {
     "failed-is-final": Evidence("error", "hyperpod/cluster has failed"),
     "stuck-nodes": Evidence("instance group", "Creating 0 of 2 nodes", "workers"),
+    "not-registered": Evidence("test node-count", "1 registered", "workers"),
+    "node-unhealthy": Evidence("test node-health", "Unschedulable", "workers"),
+    "node-checking": Evidence("test node-health", "a check is running", "workers"),
+    "node-taint": Evidence("test node-taints", "a taint", "workers"),
+    "no-device": Evidence("test devices", "fewer", "workers"),
+    "addon-unhealthy": Evidence("test addons", "its status is DEGRADED", "coredns"),
+    "component-failing": Evidence("test components", "0 of 1", "daemonset/x/y"),
+    "kind-missing": Evidence("test kinds", "not served", "MPIJob"),
+    "claim-pending": Evidence("test claims", "the claim is Pending", "data/scratch"),
     "image-not-copied": Evidence("error", "quay.io answers 429 Too Many Requests"),
 }
 """Causes that the embedded stack cannot bring about and that need no words of AWS."""
@@ -377,7 +386,9 @@ def test_what_aws_says_points_to_its_cause(id_: str) -> None:
 @pytest.mark.parametrize("id_", [*NAMED, "chart-values", "eks-failed", "not-ready"])
 def test_a_named_cause_is_found_whatever_the_words_are(id_: str) -> None:
     evidence = NAMED.get(id_, Evidence("error", "words of ours"))
-    values = {"current": "0", "target": "2"}
+    values = {"current": "0", "target": "2", "group": "workers", "node": "n", "taint": "t"}
+    values |= {"device": "d", "type": "t", "kind": "k", "workload": "w", "namespace": "n"}
+    values |= {"claim": "c"}
 
     assert diagnose([evidence], NAMES) == []
     (found,) = diagnose([replace(evidence, cause=KnownCause(id_, values))], NAMES)

@@ -205,17 +205,18 @@ def test_a_failed_run_says_how_to_go_on_and_how_to_undo_it(user: User) -> None:
 
 def test_create_says_what_it_costs_and_what_to_type_next(user: User) -> None:
     said = user.types("create", "demo", "--chart", str(CHART))
-    *_, price, use, see, delete = said.err.splitlines()
+    *_, price, use, test, see, delete = said.err.splitlines()
     assert price.startswith("about 1.26 USD per hour, 92")
-    assert use == "To use it with kubectl: hyperpod-eks kubeconfig demo"
-    assert see == "To see its state:       hyperpod-eks status demo"
-    assert delete == "To delete it:           hyperpod-eks delete demo"
+    assert use == "To use it with kubectl:   hyperpod-eks kubeconfig demo"
+    assert test == "To test whether it works: hyperpod-eks test demo"
+    assert see == "To see its state:         hyperpod-eks status demo"
+    assert delete == "To delete it:             hyperpod-eks delete demo"
     again = user.types("create", "demo")
     assert "USD" not in again.err
     assert again.err.splitlines()[-1] == delete
     assert user.types("create", "demo", "-q").err == ""
     assert delete not in user.types("create", "demo", "-o", "json").err
-    assert user.types("status", "demo").err.splitlines() == [use]
+    assert user.types("status", "demo").err.split() == use.split()
     config = "name: demo\nregion: us-west-2\neks: {log_retention_days: 90}\n"
     (user.folder / "demo.yaml").write_text(config)
     assert user.types("status", "-f", "demo.yaml").err.splitlines() == [

@@ -276,6 +276,7 @@ def then(options: shared.Change, document: Created | Plan) -> Iterator[str]:
     yield from columns(
         (
             ("To use it with kubectl", document["next"]),
+            ("To test whether it works", f"hyperpod-eks test {it}"),
             ("To see its state", f"hyperpod-eks status {it}"),
             ("To delete it", f"hyperpod-eks delete {it}"),
         )

@@ -21,6 +21,7 @@ from hyperpod_eks.cli.schemas.runs import (
     ResourceEvent,
     ResultEvent,
     Scaled,
+    Test,
     Updated,
 )
 from hyperpod_eks.cli.schemas.views import (
@@ -123,6 +124,7 @@ DOCUMENTS = {
     ),
     "ssm": Published("How to open a shell on a node; printed by ssm.", (Ssm,)),
     "status": Published("What exists; printed by status.", (Seen, Remembered)),
+    "test": Published("Whether a cluster works; printed by test.", (Test,)),
     "unlock": Published("Locks that were freed; printed by unlock.", (Unlocked,)),
     "validate": Published("A valid config; printed by validate.", (Validate,)),
     "version": Published("Versions; printed by version.", (Version,)),

@@ -235,6 +235,45 @@ class Preflight(Head):
     findings: list[Finding]
 
 
+class TestFinding(TypedDict):
+    """Something that does not work."""
+
+    about: Annotated[str, "the group, node, pod or add-on"]
+    says: str
+    cause: Annotated[str, "the section in docs/troubleshooting.md"]
+    explanation: str
+    next: Annotated[str, "what to run next"]
+
+
+class TestFigure(TypedDict):
+    """A figure that a check has measured."""
+
+    about: str
+    says: str
+
+
+class TestCheck(TypedDict):
+    """A check, and what it found."""
+
+    id: str
+    level: int
+    looks_at: str
+    status: Literal["passed", "failed", "skipped"]
+    why: Annotated[str, "why it was skipped; empty otherwise"]
+    measured: list[TestFigure]
+    findings: list[TestFinding]
+
+
+class Test(Head):
+    """Whether a cluster works; printed by test."""
+
+    cluster: Named
+    account: str
+    region: str
+    levels: Annotated[list[int], "the levels that were asked for"]
+    checks: list[TestCheck]
+
+
 What = Literal[
     "pending",
     "creating",

@@ -291,6 +291,7 @@ class Backend(BaseBackend):
             sim.pki,
             delays=sim.kubernetes_delays,
             services=document["kubernetesNetworkConfig"]["serviceIpv4Cidr"],
+            failing=partial(sim.failure, "kubernetes"),
         )
         sim.clusters[cluster.arn] = kubernetes
         data = base64.b64encode(kubernetes.ca_pem).decode()

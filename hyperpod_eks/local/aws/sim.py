@@ -245,8 +245,9 @@ class Sim:
     #: What was created under a fault of kind ``lag`` and is not to be seen yet.
     unseen: list[Unseen] = field(default_factory=list)
     roles_at: dict[str, float] = field(default_factory=dict)
-    #: What fails inside EKS and HyperPod: "group/NAME", "cluster/NAME" or "addon/NAME" (NAME may
-    #: be *) to how it fails, which the modules hyperpod_nodes, eks and eks_addons list.
+    #: What fails inside EKS and HyperPod: "group/NAME", "cluster/NAME", "addon/NAME" (NAME may be
+    #: *) or "kubernetes/SWITCH" to how it fails, which the modules hyperpod_nodes, eks, eks_addons
+    #: and kubernetes.failures list.
     failures: dict[str, str] = field(default_factory=dict)
     #: What AWS's moods are drawn from.
     seed: int = 0

@@ -12,6 +12,7 @@ from . import discovery
 from .api import Api, Fault, Identity
 from .clock import REALISTIC, Clock, Delays, timestamp
 from .controllers import Controllers
+from .failures import Failing, nothing
 from .karpenter import Provider
 from .objects import Obj, with_metadata
 from .resources import Registry
@@ -35,7 +36,7 @@ class Cluster:
     is not `allowed` gets 403 on every object (discovery and questions about itself stay open to
     it, as on EKS). It is called without any lock held. `version` is a Kubernetes minor version
     such as "1.33". The certificate in `pki` must name `host`; clusters may share it. `services`
-    is the CIDR of Services' addresses.
+    is the CIDR of Services' addresses; `failing` says what goes wrong, see `failures`.
     """
 
     def __init__(
@@ -48,11 +49,12 @@ class Cluster:
         delays: Delays = REALISTIC,
         host: str = "127.0.0.1",
         services: str = SERVICES,
+        failing: Failing = nothing,
     ) -> None:
         self._kubelet = discovery.version_document(version)["gitVersion"]
         """That of the next node's image."""
         self._store = Store(Registry(), clock, services)
-        self._controllers = Controllers(self._store, clock, delays, pki.ca_pem.decode())
+        self._controllers = Controllers(self._store, clock, delays, pki.ca_pem.decode(), failing)
         for name in _NAMESPACES:
             self._create("Namespace", {"metadata": {"name": name}})
         self._api = Api(self._store, version, authenticate, self._controllers.catch_up)
@@ -77,6 +79,10 @@ class Cluster:
     def faults(self) -> list[Fault]:
         """Errors to answer with instead of working; the first that matches a request is used."""
         return self._api.faults
+
+    def wake(self) -> None:
+        """Let the controllers look at everything: a switch of `failures` was set, or taken out."""
+        self._controllers.wake()
 
     @property
     def recreate_aggregated(self) -> bool:

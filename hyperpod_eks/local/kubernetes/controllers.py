@@ -10,6 +10,7 @@ from functools import partial
 from . import jobs, karpenter, kueue, volumes, workloads
 from .clock import Clock, Delays, timestamp
 from .errors import ApiError
+from .failures import Failing, nothing
 from .objects import Obj, deleting, dig, owner_uids, with_metadata
 from .resources import Resource
 from .selection import selects
@@ -28,7 +29,14 @@ class Controllers:
     events. They run one after the other, inside the store's lock, a delay after the event.
     """
 
-    def __init__(self, store: Store, clock: Clock, delays: Delays, ca_pem: str = "") -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        delays: Delays,
+        ca_pem: str = "",
+        failing: Failing = nothing,
+    ) -> None:
         self.recreate_aggregated = False
         self._ca_pem = ca_pem
         self._store = store
@@ -36,7 +44,7 @@ class Controllers:
         self._delays = delays
         self._volumes = volumes.Volumes(store)
         self._workloads = workloads.Workloads(
-            store, self._start_pod, self._end_pod, self._volumes.obstacle
+            store, self._start_pod, self._end_pod, self._volumes.obstacle, failing
         )
         self._jobs = jobs.Jobs(store)
         self._kueue = kueue.Kueue(store)
@@ -52,6 +60,11 @@ class Controllers:
     def stop(self) -> None:
         """Do nothing more, whatever the clock still brings."""
         self._stopped = True
+
+    def wake(self) -> None:
+        """Let the controllers of workloads look at everything."""
+        with self._store.lock:
+            self._wake(self._workloads.reconcile)
 
     def scale(self, provider: karpenter.Provider | None) -> None:
         """Let Karpenter scale what a provider has, from now on; None ends that."""

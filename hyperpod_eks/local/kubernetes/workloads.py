@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from . import failures
 from .clock import timestamp
 from .errors import ApiError, bad_request
 from .objects import Obj, deleting, dig, labels, owner_uids, with_metadata
@@ -127,6 +128,7 @@ class Workloads:
         start: Callable[[str, str, str], None],
         end: Callable[[str, str, str], None],
         obstacle: Callable[[Obj], str],
+        failing: failures.Failing = failures.nothing,
     ) -> None:
         """`start` is told the namespace, name and uid of each pod that its node should start,
         `end` those of each that runs and will end by itself. `obstacle` says why a pod cannot be
@@ -136,6 +138,7 @@ class Workloads:
         self._start = start
         self._end = end
         self._obstacle = obstacle
+        self._failing = failing
         self._starting: set[str] = set()
         builtin = store.registry.builtin
         self._pods, self._nodes = builtin("Pod"), builtin("Node")
@@ -147,6 +150,7 @@ class Workloads:
         nodes = {node["metadata"]["name"]: node for node in self._store.objects(self._nodes)}
         for node in nodes.values():
             self._taint(node)
+            self._offer(node)
         owned = self._owned_pods(nodes)
         for daemon_set in self._store.objects(self._daemon_sets):
             self._daemon_set(daemon_set, nodes, owned.get(daemon_set["metadata"]["uid"], []))
@@ -239,6 +243,12 @@ class Workloads:
             spec |= {"taints": wanted} if wanted else {}
             self._store.modify(self._nodes, node, {**node, "spec": spec})
 
+    def _offer(self, node: Obj) -> None:
+        """A node offers what its device plugins report."""
+        offered = failures.offered(node, self._failing)
+        if any((dig(node, "status", "allocatable") or {}).get(n) != a for n, a in offered.items()):
+            self._store.set_status(self._nodes, node, {**node["status"], "allocatable": offered})
+
     def _owned_pods(self, nodes: dict[str, Obj]) -> dict[str, list[Obj]]:
         """The pods of every owner, by its uid. Pods of vanished nodes are deleted on the way."""
         owned: dict[str, list[Obj]] = {}
@@ -280,7 +290,11 @@ class Workloads:
             bound = {**pod, "spec": spec, "status": {"phase": "Pending"}}
             pod = self._store.modify(self._pods, pod, bound)
         ready, uid = is_ready(nodes[name]), pod["metadata"]["uid"]
-        if phase == "Running":
+        if phase == "Running" and failures.crashes(pod, self._failing):
+            self._store.set_status(self._pods, pod, failures.crashed(pod))
+        elif phase == "Running" and failures.is_crashed(pod):
+            self.run(pod["metadata"]["namespace"], pod["metadata"]["name"], uid)
+        elif phase == "Running":
             self._set_ready(pod, ready=ready)
         elif phase == "Pending" and ready and uid not in self._starting:
             self._starting.add(uid)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from typing import NamedTuple
 
 from hyperpod_eks.aws.ec2 import INSTANCE_TYPES
 from hyperpod_eks.aws.snapshot import Snapshot
@@ -16,30 +17,52 @@ ACCELERATED = re.compile(r"ml\.(p|g|gr|trn|inf)\d")
 GPU, NEURON, EFA = "nvidia.com/gpu", "aws.amazon.com/neuron", "vpc.amazonaws.com/efa"
 
 
-def lacking(snapshot: Snapshot, nodes: Sequence[Node]) -> tuple[str, ...]:
-    """Return devices that Ready nodes of accelerated types lack, a line per type and device.
+class Missing(NamedTuple):
+    """Ready nodes of a type that offer fewer devices to pods than the type has."""
+
+    instance_type: str
+    device: str
+    wanted: int
+    """The number that the type has."""
+    nodes: Sequence[Node]
+    ready: int
+    """The number of all Ready nodes of the type."""
+
+    def __str__(self) -> str:
+        first = self.nodes[0]
+        return (
+            f"{len(self.nodes)} of {self.ready} Ready {self.instance_type} nodes offer fewer"
+            f" {self.device} to pods than the {self.wanted} of the type ({first.name}:"
+            f" {_offers(first, self.device)})"
+        )
+
+
+def missing(snapshot: Snapshot, nodes: Sequence[Node]) -> Iterator[Missing]:
+    """Yield the devices that Ready nodes of accelerated types lack, by type and device.
 
     A type's devices are those of EC2 (DescribeInstanceTypes: GpuInfo, NeuronInfo,
     NetworkInfo.EfaInfo), read only if there are such nodes; errors are ignored.
     """
     ready = [node for node in nodes if node.ready and ACCELERATED.match(node.instance_type)]
-    lines = []
     for kind in sorted({node.instance_type for node in ready}):
         of_kind = [node for node in ready if node.instance_type == kind]
-        for name, count in _devices(snapshot, kind).items():
+        for name, count in of_type(snapshot, kind).items():
             least = count if name == GPU else 1
             without = [node for node in of_kind if _offers(node, name) < least]
             if without:
-                lines.append(
-                    f"{len(without)} of {len(of_kind)} Ready {kind} nodes offer fewer {name} to"
-                    f" pods than the {count} of the type ({without[0].name}:"
-                    f" {_offers(without[0], name)}): check that the chart's device plugin is on and"
-                    " lists the type"
-                )
-    return tuple(lines)
+                yield Missing(kind, name, count, without, len(of_kind))
 
 
-def _devices(snapshot: Snapshot, kind: str) -> Mapping[str, int]:
+def lacking(snapshot: Snapshot, nodes: Sequence[Node]) -> tuple[str, ...]:
+    """Return `missing` as warnings, a line per type and device."""
+    return tuple(
+        f"{each}: check that the chart's device plugin is on and lists the type"
+        for each in missing(snapshot, nodes)
+    )
+
+
+def of_type(snapshot: Snapshot, kind: str) -> Mapping[str, int]:
+    """Return the devices that an instance type has, by resource name; {} if that is unknown."""
     with suppress(Exception):
         (found,) = snapshot.region(INSTANCE_TYPES, ids=[kind.removeprefix("ml.")])
         return _counted(found)

@@ -1,0 +1,177 @@
+"""``hyperpod-eks test``: examine whether a cluster works."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from hyperpod_eks.cli import options as shared
+from hyperpod_eks.cli.command import define
+from hyperpod_eks.cli.console import Log, say
+from hyperpod_eks.cli.documents import called, head
+from hyperpod_eks.cli.options import option
+from hyperpod_eks.errors import Exit, NotFound
+from hyperpod_eks.frozen import frozen
+from hyperpod_eks.terminal.text import clean
+
+if TYPE_CHECKING:
+    from hyperpod_eks.aws.client import Aws
+    from hyperpod_eks.cli.schemas.runs import Test, TestCheck, TestFinding
+    from hyperpod_eks.config.model import Config
+    from hyperpod_eks.events import Report
+    from hyperpod_eks.smoke.inputs import Facts, Finding
+    from hyperpod_eks.smoke.run import Result
+
+USUAL = (1,)
+"""The levels without --level."""
+
+
+@frozen
+class Options(shared.Wait, shared.Cluster):
+    """Options of test."""
+
+    level: tuple[int, ...] = option(
+        "--level",
+        multiple=True,
+        type=click.IntRange(1, max(USUAL)),
+        metavar="N",
+        help="Run this level only; can be repeated.",
+    )
+
+
+def test(options: Options, report: Report) -> Test:
+    """Examine whether cluster NAME works.
+
+    It runs checks in ascending cost, and stops after the first level with a finding.  Level 1 reads
+    nodes, devices, plugins, agents and add-ons.  Exits 11 if something does not work.
+    """
+    from hyperpod_eks.cli import opening
+    from hyperpod_eks.cli.explain import explaining
+    from hyperpod_eks.cli.settings import entered, settings
+
+    levels = sorted(set(options.level or USUAL))
+    with settings(options, write=True, files=False) as (declared, manifest):
+        opening.refuse_variables(options, manifest, manifest.config)
+        aws = entered(declared, options.profile)
+        aws.adopted = manifest.adopted
+        config = opening.current(options, aws, manifest, declared, report)
+        known = opening.declared(options, manifest) or config is not declared
+        cluster = called(config.name, options)
+        with explaining(aws, config, cluster, collect=False):
+            facts = _facts(aws, config, options, known=known)
+            results = examine(facts, levels, quiet=options.quiet)
+    return document(facts, results, cluster)
+
+
+def _facts(aws: Aws, config: Config, options: Options, *, known: bool) -> Facts:
+    """Describe the cluster.  Raises NotFound without one, and without an EKS cluster."""
+    from hyperpod_eks.aws.snapshot import Snapshot
+    from hyperpod_eks.cli.lookup import described
+    from hyperpod_eks.resources import eks
+    from hyperpod_eks.smoke.inputs import Facts
+
+    snapshot, name = Snapshot(aws), config.name
+    found = described(snapshot, name, options)
+    control = aws.adopted.get("eks/cluster") or name
+    access = eks.access(snapshot, control)
+    if access is None:
+        raise NotFound(f"EKS cluster {control} does not exist in {config.region}")
+    return Facts(snapshot, name, control, access, found, config if known else None)
+
+
+def examine(facts: Facts, levels: list[int], *, quiet: bool) -> list[Result]:
+    """Run the checks of some levels; say on stderr which one begins."""
+    from hyperpod_eks.smoke.inputs import LEVELS
+    from hyperpod_eks.smoke.run import run
+
+    def begin(level: int) -> None:
+        if not quiet:
+            say(f"level {level}: {LEVELS[level]}")
+
+    return run(facts, levels, begin)
+
+
+def document(facts: Facts, results: list[Result], cluster: str) -> Test:
+    """Return the document, hyperpod-eks/test/v1; ``cluster`` is as `called` returns it."""
+    identity = facts.snapshot.aws.identity
+    failed = any(each.findings for each in results)
+    return {
+        **head("test", Exit.NOT_WORKING if failed else Exit.OK),
+        "cluster": {"name": facts.name},
+        "account": identity.account,
+        "region": identity.region,
+        "levels": sorted({each.check.level for each in results}),
+        "checks": [_row(facts, each, cluster) for each in results],
+    }
+
+
+def _row(facts: Facts, result: Result, cluster: str) -> TestCheck:
+    return {
+        "id": result.check.id,
+        "level": result.check.level,
+        "looks_at": result.check.looks_at,
+        "status": result.status,
+        "why": result.skipped,
+        "measured": [{"about": one.about, "says": one.says} for one in result.measured],
+        "findings": [_finding(facts, result, one, cluster) for one in result.findings],
+    }
+
+
+def _finding(facts: Facts, result: Result, one: Finding, cluster: str) -> TestFinding:
+    """Explain a finding: by what AWS or a pod says, else by the cause that the check knows."""
+    from hyperpod_eks.diagnosis.diagnose import Evidence, diagnose
+    from hyperpod_eks.errors import KnownCause
+
+    names = {"cluster": cluster, "name": facts.name, "eks": facts.eks_name}
+    names |= {"region": facts.snapshot.aws.identity.region}
+    names |= {"again": f"hyperpod-eks create {cluster}"}
+    group = {"group": one.about.partition("/")[0]}
+    cause = one.cause or KnownCause(result.check.cause)
+    cause = KnownCause(cause.id, {**group, **cause.values})
+    said = [Evidence(f"test {result.check.id}", one.says, one.about)]
+    known = [Evidence(f"test {result.check.id}", one.says, one.about, cause)]
+    first = (diagnose(said, names) or diagnose(known, names))[0]
+    return {
+        "about": one.about,
+        "says": one.says,
+        "cause": first.id,
+        "explanation": first.cause,
+        "next": first.next,
+    }
+
+
+def text(document: Test) -> str:
+    """Return the text of the document: a line per check, and the findings with their causes."""
+    rows = document["checks"]
+    width = max(len(row["id"]) for row in rows)
+    lines = [f"LEVEL  {'CHECK':<{width}}  STATUS   LOOKS AT"]
+    for row in rows:
+        about = row["looks_at"] + (f" ({row['why']})" if row["why"] else "")
+        lines.append(f"{row['level']:<5}  {row['id']:<{width}}  {row['status']:<7}  {about}")
+        lines += [f"       {each['about']}: {clean(each['says'])}" for each in row["measured"]]
+    lines += [line for row in rows for one in row["findings"] for line in _explained(row, one)]
+    bad = [row for row in rows if row["status"] == "failed"]
+    name = document["cluster"]["name"]
+    return "\n".join([*lines, f"{name} does not work" if bad else f"{name} works"])
+
+
+def _explained(row: TestCheck, one: TestFinding) -> Iterator[str]:
+    yield f"{row['id']}: {clean(one['about'])}: {clean(one['says'])}"
+    yield f"  cause: {one['explanation']} ({one['cause']})"
+    yield f"  next:  {one['next']}"
+    yield f"  more:  hyperpod-eks explain {one['cause']}"
+
+
+command = define(
+    "test",
+    Options,
+    test,
+    text,
+    """
+    hyperpod-eks test demo
+    hyperpod-eks test -f cluster.yaml --level 1 -o json
+    """,
+    log=Log.KEPT,
+)

@@ -1,0 +1,1 @@
+"""Whether a cluster works: checks in ascending cost, from its nodes to its interconnect."""

@@ -1,0 +1,68 @@
+"""Run the tests of a cluster, level after level, and stop after the first level that fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from functools import partial
+from typing import Literal, NamedTuple
+
+from hyperpod_eks import workers
+from hyperpod_eks.smoke import cluster
+from hyperpod_eks.smoke.inputs import LEVELS, Check, Facts, Finding, Measured, Skipped
+
+CHECKS: tuple[Check, ...] = (
+    Check("node-count", 1, "number of nodes", "not-registered", cluster.node_count),
+    Check("node-ready", 1, "kubelets", "not-ready", cluster.node_ready),
+    Check("node-health", 1, "HyperPod's health labels", "node-unhealthy", cluster.node_health),
+    Check("node-taints", 1, "taints", "node-taint", cluster.node_taints),
+    Check("devices", 1, "GPUs, Neuron devices, EFA", "no-device", cluster.node_devices),
+    Check("addons", 1, "EKS add-ons", "addon-unhealthy", cluster.addons),
+    Check("components", 1, "plugins, agents, operators", "component-failing", cluster.components),
+    Check("kinds", 1, "kinds of jobs", "kind-missing", cluster.kinds),
+    Check("claims", 1, "claims of file systems", "claim-pending", cluster.claims),
+)
+"""Every check, in ascending cost."""
+
+
+class Result(NamedTuple):
+    """What a check has found; ``skipped`` says why it did not run, or looked at nothing."""
+
+    check: Check
+    findings: tuple[Finding, ...] = ()
+    measured: tuple[Measured, ...] = ()
+    skipped: str = ""
+
+    @property
+    def status(self) -> Literal["passed", "failed", "skipped"]:
+        """How it ended: failed, skipped or passed."""
+        return "failed" if self.findings else "skipped" if self.skipped else "passed"
+
+
+def run(
+    facts: Facts, levels: Collection[int], begin: Callable[[int], None] = lambda level: None
+) -> list[Result]:
+    """Run the checks of some levels, those of one concurrently; return a result for each.
+
+    The checks of a level above one that fails are skipped: they would fail for the same reason.
+    ``begin`` is called before each level.
+    """
+    found: list[Result] = []
+    failed = 0
+    for level in sorted(set(levels) & set(LEVELS)):
+        checks = [check for check in CHECKS if check.level == level]
+        if failed:
+            found += [Result(check, skipped=f"level {failed} failed") for check in checks]
+            continue
+        begin(level)
+        results = workers.gather(*(partial(_result, facts, check) for check in checks))
+        found += results
+        failed = level if any(each.findings for each in results) else 0
+    return found
+
+
+def _result(facts: Facts, check: Check) -> Result:
+    outcomes = list(check.run(facts))
+    skipped = next((each.why for each in outcomes if isinstance(each, Skipped)), "")
+    findings = tuple(each for each in outcomes if isinstance(each, Finding))
+    measured = tuple(each for each in outcomes if isinstance(each, Measured))
+    return Result(check, findings, measured, skipped)
