@@ -98,6 +98,7 @@ class TestPatience:
         assert 0 <= since_ready(host) - SLOW.deep_health < 5 * MINUTE  # looks are minutes apart
         assert statuses(host)["coredns"] == "DEGRADED"
 
+    @pytest.mark.prove
     def test_what_eks_does_not_look_at_again_is_updated_once(self, host: Host) -> None:
         """The first group's nodes carry coredns while the second's are still being checked."""
         never = replace(SLOW, hyperpod_provision=60, addon_check=1e9, deep_health=20 * MINUTE)

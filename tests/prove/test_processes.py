@@ -133,6 +133,7 @@ def test_a_full_disk_stops_it_and_a_freed_one_lets_it_go_on(shell: Shell) -> Non
     shell.ends_well()
 
 
+@pytest.mark.prove
 def test_a_second_signal_leaves_at_once(shell: Shell) -> None:
     shell.stack.faults.append(Fault("ec2", "CreateSubnet", kind="delay", seconds=2.5))
     process = shell.start(shell.words("create"))
