@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import botocore.client
+import botocore.configprovider
 import botocore.endpoint_provider
 import botocore.hooks
 import botocore.regions
@@ -21,6 +22,7 @@ def everything() -> None:
     remember_endpoints()
     remember_events()
     remember_proxies()
+    remember_settings()
 
 
 def remember_clients() -> None:
@@ -128,3 +130,29 @@ def remember_proxies() -> None:
         return dict(known[1])
 
     requests.getproxies_environment = requests.getproxies = utils["getproxies"] = proxies
+
+
+def remember_settings() -> None:
+    """Let the clients of a session share its settings, as long as no variable changes."""
+    store: Any = botocore.configprovider.ConfigValueStore
+    read, variables = store.get_config_variable, vars(os.environ)
+
+    def remembered(self: Any, logical_name: str) -> Any:
+        known = vars(self).setdefault("remembered", {})
+        if known.get(None) != variables["_data"]:
+            known.clear()
+            known[None] = dict(variables["_data"])
+        if logical_name not in known:
+            known[logical_name] = read(self, logical_name)
+        return known[logical_name]
+
+    def forgetting(change: Callable[..., None]) -> Callable[..., None]:
+        def changed(self: Any, *arguments: Any, **named: Any) -> None:
+            vars(self).pop("remembered", None)
+            change(self, *arguments, **named)
+
+        return changed
+
+    store.get_config_variable = remembered
+    for name in ("set_config_variable", "clear_config_variable", "set_config_provider"):
+        setattr(store, name, forgetting(getattr(store, name)))
