@@ -17,6 +17,19 @@ from tests.cli.test_scaling import kubectl
 
 from .conftest import EXAMPLES, Owner
 
+TRUST = json.dumps(
+    {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Action": ["sts:AssumeRole", "sts:TagSession"],
+                "Effect": "Allow",
+                "Principal": {"Service": "pods.eks.amazonaws.com"},
+            }
+        ],
+    }
+)
+
 
 def lives(owner: Owner, text: str, changed: str, *, yes: bool = False) -> None:
     """Create, create again, change, create again: repetitions must change nothing."""
@@ -59,13 +72,22 @@ def test_objects_beside_the_cluster(owner: Owner) -> None:
 @pytest.mark.prove
 def test_roles_for_pods(owner: Owner) -> None:
     text = owner.example("pod-roles")
-    trust = {"Action": ["sts:AssumeRole", "sts:TagSession"], "Effect": "Allow",
-             "Principal": {"Service": "pods.eks.amazonaws.com"}}  # fmt: skip
-    document = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
     for name in ("CloudWatchAgent", "Notebook"):
-        owner.aws.iam.create_role(RoleName=name, Path="/team/", AssumeRolePolicyDocument=document)
+        owner.aws.iam.create_role(RoleName=name, Path="/team/", AssumeRolePolicyDocument=TRUST)
     before = owner.account()
     lives(owner, text, text.replace("[training-data, checkpoints]", "[training-data]"))
+    assert owner.deletes(text) == []
+    assert owner.account() == before
+
+
+@pytest.mark.prove
+def test_teams_that_share_a_cluster(owner: Owner) -> None:
+    text = owner.example("teams")
+    owner.stack.sim.set_quota("sagemaker", "ml.g5.8xlarge for cluster usage", 10)
+    for name in ("Vision", "Speech"):
+        owner.aws.iam.create_role(RoleName=name, Path="/team/", AssumeRolePolicyDocument=TRUST)
+    before = owner.account()
+    lives(owner, text, text.replace("count: 2}]   #", "count: 1}]   #"))
     assert owner.deletes(text) == []
     assert owner.account() == before
 

@@ -40,6 +40,7 @@ scheduler_config:
 CREATE = ("create", "-f", "c.yaml", "--chart", str(CHART))
 PLAN = ("plan", "-f", "c.yaml", "--chart", str(CHART), "--detailed-exitcode")
 NAMESPACES = "/api/v1/namespaces"
+VOLUMES = "/api/v1/persistentvolumes"
 OWN_NAMESPACE = """teams: {a: {}}
 objects: [{apiVersion: v1, kind: Namespace, metadata: {name: hyperpod-ns-a}}]"""
 HERE = Identity("arn:aws:iam::123456789012:user/me", "123456789012", "aws", "ca-central-1")
@@ -68,6 +69,22 @@ def made(
 @pytest.fixture
 def aws(made: User, session: boto3.Session) -> Clients:
     return Clients(session, made.stack.endpoint)
+
+
+def volume(name: str) -> Any:
+    """A volume as a driver creates it for a claim of the team."""
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": name},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "capacity": {"storage": "8Gi"},
+            "claimRef": {"namespace": SPACE, "name": name},
+            "csi": {"driver": "ebs.csi.aws.com", "volumeHandle": "vol-0123456789abcdef0"},
+            "persistentVolumeReclaimPolicy": "Delete",
+        },
+    }
 
 
 def words(text: str) -> str:
@@ -162,6 +179,7 @@ def test_a_team_is_deleted_with_consent_that_names_its_namespace(
 ) -> None:
     with in_a_copy(made, tmp_path / "copy") as user:
         kubernetes("POST", JOBS, job("night-run", QUEUE))
+        kubernetes("POST", VOLUMES, volume("checkpoints"))
         declare(user, TEAMS, (TEAMS[TEAMS.index("  vision") : TEAMS.index("  speech")], ""))
         assert "with the namespace hyperpod-ns-vision" in words(user.types(*PLAN).out)
         refused = user.types(*CREATE)
@@ -172,11 +190,33 @@ def test_a_team_is_deleted_with_consent_that_names_its_namespace(
         assert user.types(*CREATE, "--yes").code == 0
         assert SPACE not in spaces()
         assert quota(aws) is None
+        kept = kubernetes("GET", f"{VOLUMES}/checkpoints")
+        assert kept["spec"]["persistentVolumeReclaimPolicy"] == "Retain"
+        kubernetes("DELETE", f"{VOLUMES}/checkpoints")
         declare(user)
         assert user.types(*CREATE).code == 0
         assert SPACE in spaces()
     made_again = made.types(*PLAN)
     assert made_again.code == 0, made_again.out
+
+
+def test_a_quota_that_failed_as_it_was_created_is_created_again(
+    made: User, aws: Clients, tmp_path: Path
+) -> None:
+    failures = made.stack.sim.failures
+    with in_a_copy(made, tmp_path / "copy") as user:
+        declare(user, TEAMS, ("teams:\n", "teams:\n  night: {}\n"))
+        failures["compute-quota/demo-night"] = "the webhook does not answer"
+        said = user.types(*CREATE)
+        assert said.code == 1
+        assert "teams/quota-night has failed: the webhook does not answer" in said.err
+        del failures["compute-quota/demo-night"]
+        assert "replace" in user.types(*PLAN).out
+        said = user.types(*CREATE)
+        assert said.code == 0, said.err
+        assert quota(aws, "night")["Status"] == "Created"
+        declare(user)
+        assert user.types(*CREATE, "--yes").code == 0
 
 
 def test_a_region_without_task_governance_is_a_warning() -> None:
@@ -270,7 +310,7 @@ def unreadable(user: User, aws: Clients) -> tuple[Said, int]:
     cluster = next(iter(user.stack.sim.clusters.values()))
     cluster.faults.append(Fault(403, "Forbidden", "no", path="namespaces/hyperpod", times=99))
     try:
-        return user.types(*CREATE), 2
+        return user.types(*CREATE), 1
     finally:
         cluster.faults.clear()
 
@@ -298,7 +338,7 @@ WAYS: dict[str, Way] = {
     "orphans": types("orphans"),
     "delete is only shown": types("delete", "demo", "--dry-run"),
     "delete is not confirmed": types("delete", "demo", code=2),
-    "another name is deleted": types("delete", "other", "--yes", code=6),
+    "another name is deleted": types("delete", "other", "--yes"),
     "the manifest is lost": lost_manifest,
     "the manifest is lost, and the team with it": lost_with_the_team,
     "its update has failed": failed_update,

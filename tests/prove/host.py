@@ -68,7 +68,7 @@ DELAYS = Delays(
     endpoint_delete=1, eks_create=3, eks_update=2, eks_delete=2, addon=2, addon_check=5,
     access_entry=1, logs=2, hyperpod_create=2, hyperpod_provision=2, hyperpod_spread=4,
     hyperpod_lifecycle=1, hyperpod_terminate=2, hyperpod_delete=2, node_ready=1,
-    fsx_rules=2, fsx_create=3, fsx_delete=2,
+    fsx_rules=2, fsx_create=3, fsx_delete=2, governance=2,
 )  # fmt: skip
 """Long enough that every transitional state is observed at least once, under any seed."""
 

@@ -21,6 +21,7 @@ LOCKS = "tests/cli/test_s3_state.py"
 CLAIM = "tests/cli/test_claim.py"
 DATA = "tests/cli/test_storage.py"
 MIRROR = "tests/prove/test_mirror.py"
+TEAMS = "tests/cli/test_task_governance.py"
 SCALING = "tests/cli/test_scaling.py"
 VOLUMES = "tests/cli/test_volumes.py"
 
@@ -468,6 +469,46 @@ MUTANTS = (
         "if False:",
         SCALING,
         "pools_go_before",
+    ),
+    Mutant(
+        "what somebody else has set is overwritten unseen",
+        "resources/compare.py",
+        "if name in want.asks and plain(is_) != past:",
+        "if False:",
+        TEAMS,
+        "somebody_else",
+    ),
+    Mutant(
+        "a team's namespace goes without a question",
+        "resources/governance.py",
+        'return f"with the namespace {team_namespace(self.team)} and everything in it"',
+        'return ""',
+        TEAMS,
+        "consent_that_names",
+    ),
+    Mutant(
+        "a quota that cannot be deleted is replaced",
+        "resources/governance.py",
+        '"DeleteFailed": State.STUCK',
+        '"DeleteFailed": State.FAILED',
+        TEAMS,
+        "nothing_but_consent",
+    ),
+    Mutant(
+        "volumes go with the claims of a team",
+        "resources/governance.py",
+        "            retain_volumes(access, team_namespace(self.team))",
+        "            pass",
+        TEAMS,
+        "consent_that_names",
+    ),
+    Mutant(
+        "a quota that failed at first stays so",
+        "engine/apply.py",
+        "if self.context.replace_failed or live.holds_nothing:",
+        "if self.context.replace_failed:",
+        TEAMS,
+        "created_again",
     ),
     Mutant(
         "leftovers are ignored",

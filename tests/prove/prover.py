@@ -41,6 +41,15 @@ A_POOL = {
         "node_pools": [{"name": "spare", "instance_groups": ["spare"]}],
     },
 }
+ONE_TEAM: Mapping[str, Any] = {
+    **TWO_NODES,
+    "teams": {"vision": {"quota": [{"instance_type": "ml.m5.2xlarge", "count": 1}]}},
+    "scheduler_config": {"priority_classes": {"training": 80}},
+}
+TWO_TEAMS: Mapping[str, Any] = {
+    **ONE_TEAM,
+    "teams": {**ONE_TEAM["teams"], "speech": {"fair_share_weight": 40}},
+}
 FOR_PODS = TWO_NODES | {
     "addons": {"aws-fsx-csi-driver": {}},
     "operators": ["training"],
@@ -89,6 +98,9 @@ SCENARIOS = {
     "a node pool": ENDINGS_OF_CHANGES,
     "delete with a node pool": ENDINGS_OF_CHANGES,
     "a node pool less": ENDINGS_OF_CHANGES,
+    "teams": ENDINGS_OF_CHANGES,
+    "a team less": ENDINGS_OF_CHANGES,
+    "delete with teams": ENDINGS_OF_CHANGES,
 }
 """The endings of each scenario, whose index is the seed of AWS's behaviour.
 
@@ -165,6 +177,11 @@ class Prover:
         if scenario == "delete with a node pool":
             self.finish("create", A_POOL)
             return "delete", A_POOL
+        if scenario == "teams":
+            return "create", TWO_TEAMS
+        if scenario in ("a team less", "delete with teams"):
+            self.finish("create", TWO_TEAMS)
+            return ("create", ONE_TEAM) if "less" in scenario else ("delete", TWO_TEAMS)
         if scenario.startswith("delete"):
             return "delete", TWO_NODES
         if scenario == "a chart more":

@@ -47,6 +47,12 @@ SAMPLE = {
     "node pools": [
         case("a node pool", "after", "sagemaker:UpdateCluster", "resume"),
     ],
+    "teams": [
+        case("teams", "after", "sagemaker:CreateComputeQuota", "resume"),
+        case("teams", "after", "sagemaker:CreateClusterSchedulerConfig", "flooded"),
+        case("a team less", "after", "sagemaker:DeleteComputeQuota", "resume"),
+        case("delete with teams", "after", "sagemaker:DeleteClusterSchedulerConfig", "flooded"),
+    ],
     "waits": [
         case("create", "wait", "tick", "resume", 12),
     ],

@@ -259,9 +259,9 @@ def _team(document: Document) -> str:
 def _filled(members: Document) -> Document:
     """Return members with the defaults of the API reference."""
     filled = dict(members)
-    if scheduler := members.get("SchedulerConfig"):
+    if (scheduler := members.get("SchedulerConfig")) is not None:
         filled["SchedulerConfig"] = {"FairShare": "Enabled", **scheduler}
-    if config := members.get("ComputeQuotaConfig"):
+    if (config := members.get("ComputeQuotaConfig")) is not None:
         sharing = config.get("ResourceSharingConfig") or {"Strategy": "LendAndBorrow"}
         if sharing["Strategy"] == "LendAndBorrow" and "AbsoluteBorrowLimits" not in sharing:
             sharing = {"BorrowLimit": _BORROWS, **sharing}
