@@ -22,6 +22,7 @@ COMMANDS: Table = {
         "create": "Create cluster NAME, or the parts of it that are missing.",
         "status": "Show cluster NAME: resources, health, nodes, drift.",
         "test": "Examine whether cluster NAME works.",
+        "diagram": "Draw cluster NAME as SVG.",
         "outputs": "Print values of cluster NAME for scripts.",
         "config": "Print the config of cluster NAME.",
         "kubeconfig": "Write a kubeconfig for kubectl and helm.",

@@ -66,6 +66,7 @@ COMMANDS: dict[str, tuple[list[str], int]] = {
     "status of none": (["status", "none"], 8),
     "status --offline": (["status", "demo", "--offline"], 0),
     "outputs": (["outputs", "demo"], 0),
+    "diagram": (["diagram", "demo"], 0),
     "export terraform": (["export", "terraform", "demo"], 0),
     "export cloudformation": (["export", "cloudformation", "demo"], 0),
     "export of none": (["export", "terraform", "none"], 8),

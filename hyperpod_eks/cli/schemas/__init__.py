@@ -29,6 +29,7 @@ from hyperpod_eks.cli.schemas.views import (
     Capacity,
     CapacityWritten,
     ClusterConfig,
+    Diagram,
     Events,
     Explanation,
     Export,
@@ -70,6 +71,7 @@ DOCUMENTS = {
     "cluster-config": Published(
         "The config of a cluster; printed by config show.", (ClusterConfig,), ("config show",)
     ),
+    "diagram": Published("The picture of a cluster; printed by diagram.", (Diagram,)),
     "event": Published(
         "One line of --events; the last one has what=result.", (ResourceEvent, ResultEvent)
     ),

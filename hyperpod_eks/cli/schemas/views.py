@@ -398,6 +398,14 @@ class Policy(Head):
 # --- other documents
 
 
+class Diagram(Head):
+    """The picture of a cluster; printed by diagram."""
+
+    cluster: Named
+    d2: Annotated[str, "the picture as text of D2"]
+    svg: str
+
+
 class Export(Head):
     """The files that were written for another tool; printed by export."""
 
