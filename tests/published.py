@@ -7,8 +7,9 @@ the stack stores, whoever wrote it, against the schemas of Kubernetes (`kubernet
 the CustomResourceDefinitions of its kind.  `problems` says what was wrong since the last time.
 
 Definitions are in Git repositories only: the variable HYPERPOD_PUBLISHED names a folder with clones
-(``kubernetes-sigs/karpenter`` and so on).  Without it, custom resources are not checked, but for
-HyperPodPyTorchJobs: AWS publishes their members as Python classes, in a wheel that `make` fetches.
+(``kubernetes-sigs/karpenter`` and so on), which scripts/get_published.py makes.  Without it, custom
+resources are not checked, but for HyperPodPyTorchJobs: AWS publishes their members as Python
+classes, in a wheel that `make` fetches.
 """
 
 from __future__ import annotations
@@ -46,11 +47,25 @@ MOST = 20
 Schema = dict[str, Any]
 
 
+COMMITS = {
+    "aws/sagemaker-hyperpod-cli": "011ca927123e02b35a399935bbb3ab1905fe33c7",
+    "awslabs/awsome-distributed-ai": "95b939cdc5b24ded03a70da21533964f9354b731",
+    "awslabs/mountpoint-s3-csi-driver": "57c6bedb46e2c1281883b80dad4d5d54b438b0de",
+    "cert-manager/cert-manager": "2d0d7f7f74241a9cbf79f0e2a7bb247238ee09fd",
+    "jupyter-infra/jupyter-k8s": "f2670353e769c58b4164d0a08c6f296a1e4e9b3e",
+    "kubernetes-sigs/aws-ebs-csi-driver": "429e202e589798e55c0f8ddcc81b2850b7f000d0",
+    "kubernetes-sigs/aws-fsx-csi-driver": "5b227125add708cd0b87c76abe1a4c074e71dfc5",
+    "kubernetes-sigs/karpenter": "2266468104f36373ed002241afaee2d3bbc26078",
+    "kubernetes-sigs/kueue": "ff69552e79ad21652c36caa97038382e55625cf7",
+    "ray-project/kuberay": "feeaf72facab4881ba2b179248bb67315634e229",
+}
+"""The repositories, each at the commit that is read: `scripts/get_published.py` clones them."""
+
+
 class Source(NamedTuple):
-    """A file of a public repository, at one commit."""
+    """A file of a public repository."""
 
     repository: str
-    commit: str
     path: str
 
     def read(self) -> str | None:
@@ -58,7 +73,7 @@ class Source(NamedTuple):
         if CLONES is None:
             return None
         clone = Path(CLONES, self.repository)
-        command = ["git", "-C", str(clone), "show", f"{self.commit}:{self.path}"]
+        command = ["git", "-C", str(clone), "show", f"{COMMITS[self.repository]}:{self.path}"]
         shown = subprocess.run(command, capture_output=True, text=True, check=False)
         return shown.stdout if shown.returncode == 0 else None
 
@@ -95,25 +110,25 @@ TYPES = "https://kubernetes.io/api/_definitions.json#/$defs/"
 POD_TEMPLATE = "io.k8s.api.core.v1.PodTemplateSpec"
 WHEELS = Path(__file__).parents[1] / ".cache/published"
 
-KARPENTER = "kubernetes-sigs/karpenter", "2266468104f36373ed002241afaee2d3bbc26078"
-KUEUE = "kubernetes-sigs/kueue", "ff69552e79ad21652c36caa97038382e55625cf7"
-CERT_MANAGER = "cert-manager/cert-manager", "2d0d7f7f74241a9cbf79f0e2a7bb247238ee09fd"
-KUBERAY = "ray-project/kuberay", "feeaf72facab4881ba2b179248bb67315634e229"
-HYPERPOD = "aws/sagemaker-hyperpod-cli", "011ca927123e02b35a399935bbb3ab1905fe33c7"
-JUPYTER = "jupyter-infra/jupyter-k8s", "f2670353e769c58b4164d0a08c6f296a1e4e9b3e"
+KARPENTER = "kubernetes-sigs/karpenter"
+KUEUE = "kubernetes-sigs/kueue"
+CERT_MANAGER = "cert-manager/cert-manager"
+KUBERAY = "ray-project/kuberay"
+HYPERPOD = "aws/sagemaker-hyperpod-cli"
+JUPYTER = "jupyter-infra/jupyter-k8s"
 CHARTS = "helm_chart/HyperPodHelmChart/charts"
 
 DEFINITIONS: Mapping[str, Source | Models] = {
-    "karpenter.sh": Source(*KARPENTER, "pkg/apis/crds/{group}_{plural}.yaml"),
-    "kueue.x-k8s.io": Source(*KUEUE, "config/components/crd/bases/{group}_{plural}.yaml"),
-    "cert-manager.io": Source(*CERT_MANAGER, "deploy/crds/{group}_{plural}.yaml"),
-    "acme.cert-manager.io": Source(*CERT_MANAGER, "deploy/crds/{group}_{plural}.yaml"),
-    "ray.io": Source(*KUBERAY, "ray-operator/config/crd/bases/{group}_{plural}.yaml"),
+    "karpenter.sh": Source(KARPENTER, "pkg/apis/crds/{group}_{plural}.yaml"),
+    "kueue.x-k8s.io": Source(KUEUE, "config/components/crd/bases/{group}_{plural}.yaml"),
+    "cert-manager.io": Source(CERT_MANAGER, "deploy/crds/{group}_{plural}.yaml"),
+    "acme.cert-manager.io": Source(CERT_MANAGER, "deploy/crds/{group}_{plural}.yaml"),
+    "ray.io": Source(KUBERAY, "ray-operator/config/crd/bases/{group}_{plural}.yaml"),
     "kubeflow.org": Source(
-        *HYPERPOD, f"{CHARTS}/training-operators/crds/{{plural}}.{{group}}-CustomResourceDefinition"
+        HYPERPOD, f"{CHARTS}/training-operators/crds/{{plural}}.{{group}}-CustomResourceDefinition"
         ".yaml"),
-    "mpijobs.kubeflow.org": Source(*HYPERPOD, f"{CHARTS}/mpi-operator/templates/mpijob-crd.yaml"),
-    "workspace.jupyter.org": Source(*JUPYTER, "config/crd/bases/{group}_{plural}.yaml"),
+    "mpijobs.kubeflow.org": Source(HYPERPOD, f"{CHARTS}/mpi-operator/templates/mpijob-crd.yaml"),
+    "workspace.jupyter.org": Source(JUPYTER, "config/crd/bases/{group}_{plural}.yaml"),
     "sagemaker.amazonaws.com": Models(
         WHEELS / "sagemaker_hyperpod-3.12.0-py3-none-any.whl",
         "sagemaker/hyperpod/training/config/hyperpod_pytorch_job_unified_config",
@@ -121,7 +136,7 @@ DEFINITIONS: Mapping[str, Source | Models] = {
         "ReplicaSpec",
     ),
     "inference.sagemaker.aws.amazon.com": Source(
-        *HYPERPOD, f"{CHARTS}/inference-operator/config/crd/{{group}}_{{plural}}.yaml"
+        HYPERPOD, f"{CHARTS}/inference-operator/config/crd/{{group}}_{{plural}}.yaml"
     ),
 }  # fmt: skip
 """Where the definitions of a group are published, or those of one kind."""

@@ -23,17 +23,17 @@ pytestmark = pytest.mark.skipif(
     CLONES is None, reason="HYPERPOD_PUBLISHED names no folder with clones"
 )
 
-FSX = "kubernetes-sigs/aws-fsx-csi-driver", "5b227125add708cd0b87c76abe1a4c074e71dfc5"
-S3 = "awslabs/mountpoint-s3-csi-driver", "57c6bedb46e2c1281883b80dad4d5d54b438b0de"
-EBS = "kubernetes-sigs/aws-ebs-csi-driver", "429e202e589798e55c0f8ddcc81b2850b7f000d0"
-AI = "awslabs/awsome-distributed-ai", "95b939cdc5b24ded03a70da21533964f9354b731"
+FSX = "kubernetes-sigs/aws-fsx-csi-driver"
+S3 = "awslabs/mountpoint-s3-csi-driver"
+EBS = "kubernetes-sigs/aws-ebs-csi-driver"
+AI = "awslabs/awsome-distributed-ai"
 
 OPERATORS = (
-    Source(*HYPERPOD, f"{CHARTS}/training-operators/crds/pytorchjobs.kubeflow.org-"
+    Source(HYPERPOD, f"{CHARTS}/training-operators/crds/pytorchjobs.kubeflow.org-"
            "CustomResourceDefinition.yaml"),
-    Source(*HYPERPOD, f"{CHARTS}/mpi-operator/templates/mpijob-crd.yaml"),
-    Source(*KUBERAY, "ray-operator/config/crd/bases/ray.io_rayclusters.yaml"),
-    Source(*KUBERAY, "ray-operator/config/crd/bases/ray.io_rayjobs.yaml"),
+    Source(HYPERPOD, f"{CHARTS}/mpi-operator/templates/mpijob-crd.yaml"),
+    Source(KUBERAY, "ray-operator/config/crd/bases/ray.io_rayclusters.yaml"),
+    Source(KUBERAY, "ray-operator/config/crd/bases/ray.io_rayjobs.yaml"),
 )  # fmt: skip
 VALUES = {
     "FSX_FILESYSTEM_ID": "fs-0123456789abcdef0",
@@ -53,7 +53,7 @@ VALUES = {
 class Example(NamedTuple):
     """Files of one repository, applied one after another."""
 
-    repository: tuple[str, str]
+    repository: str
     folder: str
     files: tuple[str, ...]
     states: Mapping[str, str]
@@ -150,8 +150,8 @@ def path_of(client: Client, obj: Any) -> str:
 
 def documents(example: Example) -> Iterator[Any]:
     for name in example.files:
-        text = Source(*example.repository, f"{example.folder}/{name}.yaml").read()
-        assert text, f"no {name}.yaml in the clone of {example.repository[0]}"
+        text = Source(example.repository, f"{example.folder}/{name}.yaml").read()
+        assert text, f"no {name}.yaml in the clone of {example.repository}"
         filled = re.sub(r"\$\{?(\w+)\}?", lambda found: VALUES.get(found[1], found[0]), text)
         yield from filter(None, yaml.safe_load_all(filled))
 
