@@ -34,8 +34,6 @@ def shorten(stack: Stack, patch: pytest.MonkeyPatch) -> None:
     A request goes through HTTP if a proxy or a fault is between, and if it is chunked.
     """
     send = URLLib3Session.send
-    place = urlsplit(stack.endpoint)
-    server = {"SERVER_NAME": place.hostname or "", "SERVER_PORT": str(place.port)}
 
     def short(self: Any, request: AWSPreparedRequest) -> AWSResponse:
         url, headers = request.url, request.headers
@@ -47,29 +45,34 @@ def shorten(stack: Stack, patch: pytest.MonkeyPatch) -> None:
             or any("_" in name for name in headers)
         ):
             return send(self, request)
-        environ = server | _environ(request)
-        app: Any = stack._server._httpd.app
-        begun: list[Any] = []
-        try:
-            content = b"".join(app(environ, lambda *them: begun.extend(them)))
-        except ConnectionError as error:
-            raise ConnectionClosedError(error=error, request=request, endpoint_url=url) from error
-        status, described = begun[:2]
-        raw = HTTPResponse(
-            body=io.BytesIO(content),
-            headers={"Date": http_date(), **_whole(described, status, content)},
-            status=int(status[:3]),
-            preload_content=False,
-            decode_content=False,
-            request_method=request.method,
-        )
-        answer = AWSResponse(url, raw.status, raw.headers, raw)  # type: ignore[arg-type]  # as `send` does
+        answer = answered(stack._server._httpd.app, request)
         if not request.stream_output:
             _ = answer.content
         return answer
 
     patch.setattr(URLLib3Session, "send", short)
     patch.setattr(SigV4Auth, "add_auth", _signed)
+
+
+def answered(app: Any, request: AWSPreparedRequest) -> AWSResponse:
+    """Let a WSGI application answer a request.  Raises ConnectionClosedError."""
+    begun: list[Any] = []
+    try:
+        content = b"".join(app(_environ(request), lambda *them: begun.extend(them)))
+    except ConnectionError as error:
+        raise ConnectionClosedError(
+            error=error, request=request, endpoint_url=request.url
+        ) from error
+    status, described = begun[:2]
+    raw = HTTPResponse(
+        body=io.BytesIO(content),
+        headers={"Date": http_date(), **_whole(described, status, content)},
+        status=int(status[:3]),
+        preload_content=False,
+        decode_content=False,
+        request_method=request.method,
+    )
+    return AWSResponse(request.url, raw.status, raw.headers, raw)  # type: ignore[arg-type]  # as botocore does
 
 
 _sign = SigV4Auth.add_auth
@@ -112,6 +115,8 @@ def _environ(request: AWSPreparedRequest) -> dict[str, Any]:
         "werkzeug.socket": _Socket(),
         "REQUEST_METHOD": request.method,
         "SCRIPT_NAME": "",
+        "SERVER_NAME": parts.hostname or "",
+        "SERVER_PORT": str(parts.port),
         "PATH_INFO": unquote(parts.path or "/").encode().decode("latin1"),
         "QUERY_STRING": parts.query,
         "REQUEST_URI": target,

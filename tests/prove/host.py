@@ -10,7 +10,6 @@ Instead of being killed it may be suspended there, as by SIGSTOP, while other pr
 from __future__ import annotations
 
 import functools
-import io
 import itertools
 import json
 import os
@@ -26,7 +25,7 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import boto3
 import botocore.endpoint
@@ -55,6 +54,7 @@ from hyperpod_eks.state.manifest import read
 from hyperpod_eks.state.s3_store import S3Store
 from hyperpod_eks.state.store import Store
 from hyperpod_eks.workers import Clock, Result, WorkerPool
+from tests.wire import answered
 
 REGION = "us-west-2"
 NAME = "demo"
@@ -273,20 +273,6 @@ class Paces(dict[str, Pace]):
         return super().setdefault(service, Still(service))
 
 
-class Wire:
-    """A placeholder for the socket that the stack's fault "lost" closes."""
-
-    def shutdown(self, how: int) -> None:
-        """Do nothing: there is no socket."""
-
-
-class Raw(io.BytesIO):
-    """A response body that botocore can read."""
-
-    def stream(self, **_: Any) -> Iterator[bytes]:
-        yield self.read()
-
-
 class Host:
     """The simulated machine: the account, the disk, and the current process."""
 
@@ -449,51 +435,10 @@ class Host:
             raise Killed
 
     def _exchange(self, request: AWSPreparedRequest) -> AWSResponse | Exception:
-        url = urlsplit(request.url)
-        body: Any = request.body or b""
-        if hasattr(body, "read"):
-            body = body.read()
-        data = body.encode() if isinstance(body, str) else bytes(body)
-        environ: dict[str, Any] = {
-            "REQUEST_METHOD": request.method,
-            "SCRIPT_NAME": "",
-            "PATH_INFO": _decoded(url.path or "/"),
-            "RAW_URI": url.path + (f"?{url.query}" if url.query else ""),
-            "REQUEST_URI": url.path + (f"?{url.query}" if url.query else ""),
-            "QUERY_STRING": url.query,
-            "SERVER_NAME": url.hostname,
-            "SERVER_PORT": str(url.port),
-            "SERVER_PROTOCOL": "HTTP/1.1",
-            "REMOTE_ADDR": "127.0.0.1",
-            "HTTP_HOST": url.netloc,
-            "wsgi.version": (1, 0),
-            "wsgi.url_scheme": url.scheme,
-            "wsgi.input": io.BytesIO(data),
-            "wsgi.errors": sys.stderr,
-            "wsgi.multithread": True,
-            "wsgi.multiprocess": False,
-            "wsgi.run_once": False,
-            "werkzeug.socket": Wire(),
-        }
-        given: Any = request.headers  # botocore leaves some values as bytes objects
-        for name, value in given.items():
-            text = value.decode() if isinstance(value, bytes) else str(value)
-            key = name.upper().replace("-", "_")
-            environ[key if key == "CONTENT_TYPE" else f"HTTP_{key}"] = text
-        environ["CONTENT_LENGTH"] = str(len(data))
-        begun: list[Any] = []
-
-        def start(status: str, headers: list[tuple[str, str]], exc: Any = None) -> Any:
-            begun[:] = [status, headers]
-
         try:
-            content = b"".join(self.application(environ, start))
-        except ConnectionAbortedError:
-            return ConnectionClosedError(endpoint_url=request.url)
-        headers = botocore.compat.HTTPHeaders()
-        for name, value in begun[1]:
-            headers[name] = value
-        return AWSResponse(request.url, int(begun[0][:3]), headers, Raw(content))
+            return answered(self.application, request)
+        except ConnectionClosedError as error:
+            return error
 
     def fsync(self, descriptor: Any) -> None:
         """Record the boundary before an fsync, and do nothing: writes survive a kill without it.
@@ -651,10 +596,6 @@ class HostClock(Clock):
 
     def now(self) -> float:
         return EPOCH + self.host.stack.clock.elapsed()
-
-
-def _decoded(path: str) -> str:
-    return unquote(path, "latin-1")
 
 
 _HELM_CHANGES = ("install", "upgrade", "rollback", "uninstall")
