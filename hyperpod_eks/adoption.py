@@ -371,7 +371,7 @@ def _endpoints(aws: Aws, config: Config, vpc: str, *, theirs_alone: bool) -> dic
     A route table can have one S3 endpoint (CreateVpcEndpoint: RouteAlreadyExists): raises Usage if
     a given one has another.
     """
-    theirs, wanted = config.existing, interface_endpoints(config.network, theirs_alone=theirs_alone)
+    theirs, wanted = config.existing, interface_endpoints(config, theirs_alone=theirs_alone)
     if not wanted and not theirs.route_tables:
         return {}
     found = {}

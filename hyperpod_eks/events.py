@@ -38,8 +38,8 @@ class Event:
     changed: bool = False
 
 
-_STEPS = ("iam", "network", "s3", "storage", "eks", "addons", "helm", "hyperpod")
-_OPTIONAL = frozenset({"storage"})
+_STEPS = ("iam", "network", "s3", "storage", "monitoring", "eks", "addons", "helm", "hyperpod")
+_OPTIONAL = frozenset({"storage", "monitoring"})
 """Steps that are shown only if they have resources."""
 
 

@@ -31,6 +31,7 @@ from hyperpod_eks.steps import (
     iam,
     kubernetes,
     leftovers,
+    monitoring,
     network,
     pod_identity,
     s3,
@@ -53,12 +54,16 @@ def stack(resolved: ResolvedConfig, helm_binary: str | None = None) -> list[Reso
     files = storage.step(resolved, net)
     left = leftovers.step(resolved, net, (roles.cluster, roles.execution))
     control = eks.step(resolved, roles.cluster, net, left)
-    extras = addons.step(resolved, control.cluster)
+    metrics = monitoring.step(resolved)
+    extras = addons.step(resolved, control.cluster, monitoring.before(metrics))
     workloads = pod_identity.step(resolved, control.cluster)
     chart = helm.step(resolved, control, helm_binary)
     cni = tuple(addon for addon in extras if addon.label == "vpc-cni")
     nodes = hyperpod.step(
         resolved, roles, net, scripts, control.cluster, (chart, *cni, *files, *left, *control.left)
+    )
+    extras += addons.later(
+        resolved, control.cluster, monitoring.after(resolved, metrics, nodes), extras
     )
     spaces = kubernetes.namespaces(resolved, control.cluster, control.access)
     charts = helm.further(resolved, control, extras, (*workloads, *spaces), nodes, helm_binary)
@@ -69,7 +74,8 @@ def stack(resolved: ResolvedConfig, helm_binary: str | None = None) -> list[Reso
     homes = {each.name: each for each in spaces} | teams.namespaces(governed)
     volumes = storage.volumes(resolved, control.cluster, files, control.access, homes)
     inside = (*spaces, *pools, *charts, *objects, *volumes)
-    goals = [*control.access, *control.policies, *governed, *extras, *workloads, nodes, *inside]
+    goals = [*metrics, *control.access, *control.policies, *governed, *extras, *workloads]
+    goals += (nodes, *inside)
     goals += storage.links(resolved, files)
     return list(in_order(goals))
 

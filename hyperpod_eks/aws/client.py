@@ -155,6 +155,11 @@ class Aws:
         return {"mode": mode or "standard", "total_max_attempts": total or 9}
 
     @cached_property
+    def amp(self) -> Any:
+        """Amazon Managed Service for Prometheus."""
+        return self._client("amp")
+
+    @cached_property
     def ec2(self) -> EC2Client:
         """EC2, for calls that may be repeated."""
         return self._client("ec2")  # type: ignore[no-any-return]

@@ -158,7 +158,7 @@ TABLE: tuple[Rule, ...] = (
     # another operation on the resource is in progress
     Rule(ErrorKind.BUSY, "ConcurrentModification|EntityTemporarilyUnmodifiable", "iam"),
     Rule(ErrorKind.BUSY, "OperationAborted", "s3"),
-    Rule(ErrorKind.BUSY, "ConflictException", "sagemaker|logs"),
+    Rule(ErrorKind.BUSY, "ConflictException", "sagemaker|logs|amp"),
     Rule(ErrorKind.BUSY, "OperationAbortedException|ServiceUnavailableException", "logs"),
     Rule(
         ErrorKind.BUSY,

@@ -71,6 +71,8 @@ def _allow(actions: str, *resources: str, **more: JsonMapping) -> JsonMapping:
 
 
 S3_DRIVER = "aws-mountpoint-s3-csi-driver"
+CLOUDWATCH = "amazon-cloudwatch-observability"
+OBSERVABILITY = "amazon-sagemaker-hyperpod-observability"
 TRAINING_OPERATOR = "amazon-sagemaker-hyperpod-training-operator"
 _CLUSTER_LOGS = "arn:{partition}:logs:{region}:{account}:log-group:/aws/sagemaker/Clusters/*"
 
@@ -86,7 +88,7 @@ ADDON_ROLES: Mapping[str, AddonRole] = {
     ),
     # hyperpod-observability-addon-setup.html; the log groups as in
     # github.com/awslabs/awsome-distributed-ai, modules/observability/iam_roles.tf
-    "amazon-sagemaker-hyperpod-observability": AddonRole(
+    OBSERVABILITY: AddonRole(
         "hyperpod-observability",
         "hyperpod-observability-operator-otel-collector",
         statements=(
@@ -153,7 +155,7 @@ ADDON_ROLES: Mapping[str, AddonRole] = {
         ),
     ),
     # Amazon CloudWatch User Guide, install-CloudWatch-Observability-EKS-addon.html
-    "amazon-cloudwatch-observability": AddonRole(
+    CLOUDWATCH: AddonRole(
         "amazon-cloudwatch", "cloudwatch-agent", ("CloudWatchAgentServerPolicy",)
     ),
 }

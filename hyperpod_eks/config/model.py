@@ -14,6 +14,7 @@ from hyperpod_eks.config.addons import ADDON_NAME, NEEDED_ADDONS, Addon
 from hyperpod_eks.config.charts import IMAGES, RELEASE_NAME, FurtherChart, Image
 from hyperpod_eks.config.existing import Existing
 from hyperpod_eks.config.groups import InstanceGroup, Lifecycle, RestrictedInstanceGroup
+from hyperpod_eks.config.monitoring import Monitoring, Prometheus
 from hyperpod_eks.config.objects import fault as object_fault
 from hyperpod_eks.config.operators import Operator, asked_addons
 from hyperpod_eks.config.pods import POLICY_ARN, PodIdentity
@@ -180,7 +181,10 @@ class Eks(Section):
             "days that CloudWatch Logs offers: 1 to 3653, in its own steps",
             checks.retention_fault,
         ),
-        Field(description="How long CloudWatch keeps the control plane logs."),
+        Field(
+            description="How long CloudWatch keeps the control plane logs, and those of"
+            " `monitoring: cloudwatch`."
+        ),
     ] = 30
     endpoint_public_access: Annotated[
         bool, Field(description="Whether the Kubernetes API is reached from the internet.")
@@ -323,6 +327,18 @@ class Config(Section):
             " its role; `addons` can set their versions and settings.",
         ),
     ] = ()
+    monitoring: Annotated[
+        Monitoring | None,
+        Field(
+            description="Metrics and logs of nodes and pods. `cloudwatch` is Container Insights:"
+            " its add-on, role and log groups. `prometheus` is the observability add-on of HyperPod"
+            " with its role, and a workspace that `prometheus` describes. `addons` can set their"
+            " versions and further settings."
+        ),
+    ] = None
+    prometheus: Annotated[Prometheus, Field(description="Details of `monitoring: prometheus`.")] = (
+        Prometheus()
+    )
     pod_identity: Annotated[
         tuple[PodIdentity, ...],
         Field(

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Literal
 
-from hyperpod_eks.aws.published import ADDON_NEEDS, TRAINING_OPERATOR
+from hyperpod_eks.aws.published import (
+    ADDON_NEEDS,
+    CLOUDWATCH,
+    OBSERVABILITY,
+    TRAINING_OPERATOR,
+)
 from hyperpod_eks.config.addons import FSX_DRIVER, Addon
 from hyperpod_eks.config.teams import GOVERNANCE
 from hyperpod_eks.documents import JsonMapping
@@ -45,8 +50,15 @@ def _implied(config: Config) -> Iterator[str]:
         yield FSX_DRIVER
     if config.teams:
         yield GOVERNANCE
+    if config.monitoring:
+        yield {"cloudwatch": CLOUDWATCH, "prometheus": OBSERVABILITY}[config.monitoring]
     for operator in config.operators:
         yield from with_needs(OPERATORS[operator])
+
+
+def linked_addons(config: Config) -> frozenset[str]:
+    """Return the add-ons whose settings name other resources, and that come after the nodes."""
+    return frozenset({OBSERVABILITY} if config.monitoring == "prometheus" else ())
 
 
 def _set(name: str, addon: Addon) -> Addon:

@@ -33,6 +33,7 @@ def warnings(config: Config) -> list[str]:
         _no_nat,
         _alone,
         unmet_quotas,
+        _small,
     )
     found = [text for rule in rules for text in rule(config)]
     found += elsewhere(config)
@@ -155,6 +156,17 @@ def _alone(config: Config) -> Iterator[str]:
         if lacks:
             names = ", ".join(lacks)
             yield f"addons.{name}: it needs {names}, which addons does not name: add {names}"
+
+
+def _small(config: Config) -> Iterator[str]:
+    """The collectors of metrics need a large node (hyperpod-observability-addon-setup.html)."""
+    types = [each for group in config.groups for each in group.instance_types]
+    sizes = [int(each or 1) for kind in types for each in re.findall(r"\.(\d*)xlarge", kind)]
+    if config.monitoring == "prometheus" and sizes and max(sizes) < 4:
+        yield (
+            "monitoring: the collectors of prometheus need a node of size 4xlarge or larger, and no"
+            " instance group has that: they may stay Pending"
+        )
 
 
 def _inner(value: object) -> list[Json]:

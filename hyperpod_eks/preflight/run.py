@@ -16,6 +16,7 @@ from hyperpod_eks.policy import authorization
 from hyperpod_eks.preflight import (
     account,
     cluster,
+    monitoring,
     network,
     permissions,
     pods,
@@ -65,6 +66,7 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (storage.quotas, ("quota-file-systems", "quota-file-system-capacity")),
     (storage.places, ("file-system-zones",)),
     (teams.governance, ("task-governance",)),
+    (monitoring.workspace, ("prometheus-workspace",)),
     (cluster.lifecycle, ("lifecycle",)),
     (cluster.chart, ("chart", "chart-values")),
     (cluster.chart_download, ("chart-download",)),

@@ -32,6 +32,11 @@ NOT_EVERYWHERE = frozenset({"ec2messages"})
 ec2messages, ssmmessages, and other API operations")."""
 
 
+def closed(config: Config) -> tuple[str, ...]:
+    """Return the services that pods and nodes call, and that need endpoints without NAT."""
+    return CLOSED if config.monitoring != "prometheus" else (*CLOSED, "aps-workspaces")
+
+
 def endpoint_zones(snapshot: Snapshot, config: Config) -> dict[str, frozenset[str]] | None:
     """Return the zone ids in which each service has interface endpoints, from one call.
 
@@ -70,7 +75,7 @@ def _services(snapshot: Snapshot, config: Config) -> tuple[str, ...]:
     if (names := config.network.interface_endpoints) is not None:
         return names
     theirs = any(key.startswith(f"network/{PRIVATE_SUBNET}") for key in snapshot.adopted)
-    return CLOSED if config.network.nat == "none" and not theirs else ()
+    return closed(config) if config.network.nat == "none" and not theirs else ()
 
 
 def check_endpoints(
@@ -80,7 +85,7 @@ def check_endpoints(
     if found is None:
         return []
     missing, named = [], config.network.interface_endpoints
-    for name in named or CLOSED:
+    for name in named or closed(config):
         if found.get(name, frozenset()) & {*zones} or (name in found and not found[name]):
             continue
         where = f"in {', '.join(zones)}" if found.get(name) else f"in {config.region}"

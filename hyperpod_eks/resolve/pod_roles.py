@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from hyperpod_eks.aws.published import ADDON_ROLES, AddonRole
+from hyperpod_eks.aws.tags import CLUSTER
 from hyperpod_eks.config.addons import NEEDED_ADDONS, Addon
 from hyperpod_eks.documents import JsonMapping, JsonObject
 from hyperpod_eks.frozen import frozen
@@ -89,7 +90,10 @@ def addon_roles(resolved: ResolvedConfig, name: str) -> Iterator[PodRole]:
             (answer.namespace if answer else "") or one.namespace or "kube-system",
             one.account,
             tuple(_policy(resolved, each) for each in one.managed),
-            tuple(_statement(resolved, each, addon.buckets) for each in one.statements),
+            tuple(
+                _narrowed(resolved, _statement(resolved, each, addon.buckets))
+                for each in one.statements
+            ),
             one.one_cluster,
         )
 
@@ -98,6 +102,17 @@ def published(name: str, addon: Addon) -> tuple[AddonRole, ...]:
     """Return the published needs of an add-on; empty for no such row, or without its buckets."""
     row = ADDON_ROLES.get(name)
     return () if row is None or (row.by_bucket and not addon.buckets) else (row,)
+
+
+def _narrowed(resolved: ResolvedConfig, statement: JsonObject) -> JsonObject:
+    """Let metrics be written to the cluster's workspace only, if the config says which it is."""
+    config = resolved.config
+    if statement["Action"] != ["aps:RemoteWrite"] or config.monitoring != "prometheus":
+        return statement
+    if arn := config.prometheus.workspace_arn:
+        return {**statement, "Resource": [arn]}
+    ours = {"StringEquals": {f"aws:ResourceTag/{CLUSTER}": resolved.name}}
+    return {**statement, "Condition": ours}
 
 
 def _policy(resolved: ResolvedConfig, policy: str) -> str:

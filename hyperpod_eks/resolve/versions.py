@@ -44,8 +44,8 @@ def kubernetes_version(aws: Aws, config: Config, likely: str = "") -> Kubernetes
     Usage for an unsupported version, and for add-ons whose version or settings EKS would refuse, so
     that these errors are found before anything is created.
     """
-    asked = {
-        name: addon
+    asked = {  # without the settings that the tool adds: a schema costs a round
+        name: config.addons.get(name, Addon())
         for name, addon in config.asked_addons().items()
         if name not in NEEDED_ADDONS
         or addon.version

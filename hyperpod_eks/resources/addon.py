@@ -321,16 +321,23 @@ class Addon(Resource):
         """
         if name == "configuration":
             try:
-                return self._digested(self._configuration())
+                return self._digested(self._configuration(references))
             except Usage as error:  # a command that sends nothing needs no value
                 raise NotReady(str(error)) from error
         if name == "kubernetes":
             return references(self.cluster).attributes["version"]
         return super().expected(name, references)
 
-    def _configuration(self) -> Json:
+    def filled(self, references: References) -> Json:
+        """Return the configuration, with references to variables; may raise NotReady."""
+        return json.loads(self.configuration or "{}")
+
+    def _configuration(self, references: References) -> Json:
         setting = f"addons.{self.label}.configuration_values"
-        return variables.resolved(json.loads(self.configuration or "{}"), setting)
+        return variables.resolved(self.filled(references), setting)
+
+    def _sent(self, references: References) -> str:
+        return json.dumps(self._configuration(references), sort_keys=True)
 
     def _digested(self, values: Json) -> str:
         declared = json.loads(self.configuration or "{}")
@@ -362,7 +369,7 @@ class Addon(Resource):
             kubernetes = references(self.cluster).attributes["version"]
             request["addonVersion"], said = default_version(aws, self.label, kubernetes)
         if self.configuration != "{}":
-            request["configurationValues"] = json.dumps(self._configuration(), sort_keys=True)
+            request["configurationValues"] = self._sent(references)
         if self.roles:
             request["podIdentityAssociations"] = self._associations()
         live = self._live(aws.eks.create_addon(**request)["addon"], self.roles)
@@ -384,7 +391,7 @@ class Addon(Resource):
                 raise Usage(f"{self.key}: it stays at {is_}: {why}", setting=f"addons.{self.label}")
             aws.eks.tag_resource(resourceArn=live.arn, tags={KUBERNETES: kubernetes})
         if "configuration" in differs:
-            request["configurationValues"] = json.dumps(self._configuration(), sort_keys=True)
+            request["configurationValues"] = self._sent(references)
         if "roles" in differs:
             request["podIdentityAssociations"] = self._associations()
         if live.owner is None:

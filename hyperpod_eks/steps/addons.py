@@ -3,49 +3,94 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import field
 
 from hyperpod_eks.aws.published import ADDON_NEEDS
 from hyperpod_eks.config.addons import NEEDED_ADDONS
 from hyperpod_eks.config.addons import Addon as DeclaredAddon
 from hyperpod_eks.config.model import Config
+from hyperpod_eks.config.operators import linked_addons
+from hyperpod_eks.documents import JsonMapping
+from hyperpod_eks.frozen import frozen
+from hyperpod_eks.helm.chart import merge
 from hyperpod_eks.resolve.pod_roles import PodRole, addon_roles
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.addon import Addon, PodIdentity
+from hyperpod_eks.resources.base import Resource
 from hyperpod_eks.resources.eks import Cluster
 from hyperpod_eks.resources.iam import Role
+from hyperpod_eks.resources.linked_addon import linked
 from hyperpod_eks.steps.pod_identity import role
 
 
-def step(resolved: ResolvedConfig, cluster: Cluster) -> tuple[Addon, ...]:
+@frozen
+class Link:
+    """What an add-on is declared with beside its config."""
+
+    after: tuple[Resource, ...] = ()
+    """Resources that must be ready before it."""
+    settings: JsonMapping = field(default_factory=dict)
+    """Settings that its config may override."""
+    sources: tuple[Resource, ...] = ()
+    """Resources that the settings name."""
+
+
+Links = Mapping[str, Link]
+"""By add-on."""
+
+
+def step(resolved: ResolvedConfig, cluster: Cluster, links: Links) -> tuple[Addon, ...]:
     """Declare the add-ons, vpc-cni first, since the nodes wait for it.
 
     The add-ons that HyperPod needs are created at the same time, others after those that they need,
     and those of ``addons`` also one after the other.
     """
+    return _declared(resolved, cluster, links, (), later=False)
+
+
+def later(
+    resolved: ResolvedConfig, cluster: Cluster, links: Links, others: tuple[Addon, ...]
+) -> tuple[Addon, ...]:
+    """Declare the add-ons that come after the nodes."""
+    return _declared(resolved, cluster, links, others, later=True)
+
+
+def _declared(
+    resolved: ResolvedConfig,
+    cluster: Cluster,
+    links: Links,
+    others: tuple[Addon, ...],
+    *,
+    later: bool,
+) -> tuple[Addon, ...]:
     found: list[Addon] = []
     config = resolved.config
     nodeless = not any(group.instance_count for group in config.groups)
     for name, addon in config.every_addon().items():
+        if (name in linked_addons(config)) is not later:
+            continue
         # in a cluster that is not owned, only adopted or declared add-ons
         asked = f"addons/{name}" in resolved.adopted or name in config.asked_addons()
         if resolved.eks_is_theirs and not asked:
             continue
-        first = [each for each in found if each.label in _first(config, name, found)]
+        link, before = links.get(name, Link()), (*others, *found)
+        first = [each for each in before if each.label in _first(config, name, before)]
         ours = [(one, role(resolved, one)) for one in addon_roles(resolved, name)]
         roles = _roles(resolved, addon, [one for one, _ in ours])
         made = tuple(each for _, each in ours)
-        before = tuple(_pod_identities(resolved, cluster, name, roles, made))
+        separate = tuple(_pod_identities(resolved, cluster, name, roles, made))
+        values = merge(link.settings, addon.configuration_values)
         declared = Addon(
             name,
             cluster=cluster,
             version=addon.version or "",
-            configuration=json.dumps(dict(addon.configuration_values), sort_keys=True),
-            roles=() if before else roles,
+            configuration=json.dumps(values, sort_keys=True),
+            roles=() if separate else roles,
             nodeless=nodeless,
-            after=(*first, *(before or made)),
+            after=(*link.after, *first, *(separate or made)),
         )
-        found.append(declared)
+        found.append(linked(declared, link.sources) if link.sources else declared)
     return tuple(found)
 
 

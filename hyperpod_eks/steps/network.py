@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from hyperpod_eks.config import model as configs
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resolve.endpoints import CLOSED
+from hyperpod_eks.resolve.endpoints import closed
 from hyperpod_eks.resolve.names import NODE_SUBNET, PRIVATE_SUBNET, PUBLIC_SUBNET
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import Resource
@@ -114,7 +114,7 @@ def _interface_endpoints(
             security_groups=(door,),
             policy=_endpoint_policy(resolved),
         )
-        for name in interface_endpoints(config, theirs_alone=resolved.private_is_theirs)
+        for name in interface_endpoints(resolved.config, theirs_alone=resolved.private_is_theirs)
         if (homes := _homes(resolved, name, private))
     )
 
@@ -124,11 +124,11 @@ def _endpoint_policy(resolved: ResolvedConfig) -> str:
     return json.dumps(policy, sort_keys=True) if policy else ""
 
 
-def interface_endpoints(config: configs.Network, *, theirs_alone: bool) -> tuple[str, ...]:
-    """Return the services with interface endpoints; all of `CLOSED` in an owned closed network."""
-    if config.interface_endpoints is not None:
-        return config.interface_endpoints
-    return CLOSED if config.nat == "none" and not theirs_alone else ()
+def interface_endpoints(config: configs.Config, *, theirs_alone: bool) -> tuple[str, ...]:
+    """Return the services with interface endpoints; all in an owned closed network."""
+    if (names := config.network.interface_endpoints) is not None:
+        return names
+    return closed(config) if config.network.nat == "none" and not theirs_alone else ()
 
 
 def _homes(

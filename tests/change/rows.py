@@ -71,6 +71,7 @@ STATE = "cli/test_s3_state::test_another_place_of_the_manifest_changes_nothing_e
 PODS = "cli/test_pod_roles::test_addons_get_the_roles_that_they_need"
 PODS_OF_WORK = "cli/test_pod_roles::test_workloads_get_roles_by_namespace_and_service_account"
 OPERATORS = "cli/test_operators::test_the_training_operator_comes_in_one_switch"
+METRICS = "cli/test_operators::test_metrics_and_logs_are_kept_until_their_delete_is_asked_for"
 POOLS = (
     "cli/test_scaling::test_an_override_changes_the_pool_and_a_removed_pool_takes_its_nodes_along"
 )
@@ -171,6 +172,19 @@ ROWS = (
     ),
     Row("addons.<name>.buckets", IN_PLACE, "the policy of its role changes", shown=PODS),
     Row("operators", IN_PLACE, "add-ons and roles come and go", shown=OPERATORS),
+    Row(
+        "monitoring",
+        IN_PLACE,
+        "add-on, role and log groups come; the add-on and its role go, metrics and logs stay",
+        shown=METRICS,
+    ),
+    Row(
+        "prometheus.workspace_arn",
+        IN_PLACE,
+        "UpdateAddon and the policy of its role; the workspace before it stays",
+        shown="cli/test_operators::test_an_existing_workspace_is_used_as_it_is_and_must_exist",
+    ),
+    Row("prometheus.levels", IN_PLACE, "UpdateAddon", shown="cli/test_operators"),
     Row(
         "pod_identity",
         IN_PLACE,

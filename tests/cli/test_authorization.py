@@ -30,6 +30,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "pod_identity": [{"namespace": "a", "service_account": "b", "role_arn": ROLE}],
         "encryption": dict.fromkeys(("eks_secrets", "volumes", "bucket", "logs"), KEY),
         "auto_scaling": {"mode": "Enable"},
+        "monitoring": "prometheus",
         "iam": {"path": "/team/"},
         "storage": {"fsx_lustre": {"data": {
             "kms_key": KEY,
@@ -43,7 +44,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
             "training_plan_arn": f"arn:aws:sagemaker:us-west-2:{ACCOUNT}:training-plan/p",
         }],
     },
-    "documented": {"iam": {"node_policy": "documented"}},
+    "documented": {"iam": {"node_policy": "documented"}, "monitoring": "cloudwatch"},
 }  # fmt: skip
 
 

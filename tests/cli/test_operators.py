@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,21 +10,27 @@ import pytest
 from hyperpod_eks.aws.client import Identity
 from hyperpod_eks.config.load import load
 from hyperpod_eks.config.warnings import warnings
+from hyperpod_eks.errors import Usage
 from hyperpod_eks.local import CHART
-from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.addon import Addon
 from hyperpod_eks.stack import stack
 from tests.cli.test_objects import kubernetes
-from tests.conftest import User, at_work
+from tests.cli.test_pod_roles import allowed
+from tests.conftest import Clients, User, new_session
+from tests.rounds import rounds
 
 TRAINING = "amazon-sagemaker-hyperpod-training-operator"
+OBSERVABILITY = "amazon-sagemaker-hyperpod-observability"
+CLOUDWATCH = "amazon-cloudwatch-observability"
 HERE = Identity("arn:aws:iam::123456789012:user/me", "123456789012", "aws", "us-west-2")
 CONFIG: dict[str, Any] = {
     "name": "demo",
     "region": "us-west-2",
     "chart": {"path": str(CHART)},
     "operators": ["training"],
+    "monitoring": "prometheus",
+    "prometheus": {"levels": {"node": "ADVANCED", "task_governance": "DISABLED"}},
 }
 
 
@@ -53,14 +58,19 @@ def addons(user: User) -> dict[str, Any]:
     return found
 
 
-@pytest.fixture(scope="module")
-def made(one_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
-    """A cluster with operators."""
-    with at_work(one_stack, tmp_path_factory.mktemp("operators")) as user:
-        words = write(user)
-        said = user.types("create", *words)
-        assert said.code == 0, said.err
-        yield user
+@pytest.fixture
+def made(user: User, aws: Clients) -> User:
+    """A cluster with operators and metrics."""
+    write(user)
+    user.has("demo", "-f", "c.yaml")
+    return user
+
+
+def test_a_closed_network_reaches_prometheus() -> None:
+    given = {"name": "demo", "region": "us-west-2", "network": {"nat": "none"}}
+    config = load({**given, "monitoring": "prometheus"}, {}, {}, files=False)
+    resolved = ResolvedConfig(config, HERE, ("usw2-az1", "usw2-az2"), {}, "1.34")
+    assert "network/endpoint-aps-workspaces" in {each.key for each in stack(resolved)}
 
 
 def test_an_addon_comes_after_those_that_it_needs_whatever_the_order_in_the_file() -> None:
@@ -99,3 +109,125 @@ def test_the_training_operator_comes_in_one_switch(made: User) -> None:
     made.mutations()
     said = made.types("create", "-f", "c.yaml")
     assert (said.code, made.mutations()) == (0, []), said.err
+
+
+def workspaces(user: User) -> dict[str, Any]:
+    """Return the workspaces of Prometheus by id."""
+    found: dict[str, Any] = user.stack.inventory()["us-west-2"].get("amp", {})
+    return found
+
+
+def groups(aws: Clients) -> dict[str, Any]:
+    """Return the log groups of Container Insights by name, with the days of their retention."""
+    found = aws.logs.describe_log_groups(logGroupNamePrefix="/aws/containerinsights/")
+    return {each["logGroupName"]: each.get("retentionInDays") for each in found["logGroups"]}
+
+
+def test_metrics_are_written_to_a_workspace_of_the_cluster_and_no_other(
+    made: User, aws: Clients
+) -> None:
+    ((id_, workspace),) = workspaces(made).items()
+    settings = json.loads(addons(made)[OBSERVABILITY]["Configuration"])
+    assert settings == {
+        "ampWorkspace": {
+            "arn": workspace["arn"],
+            "prometheusEndpoint": f"https://aps-workspaces.us-west-2.amazonaws.com/workspaces/{id_}",
+        },
+        "metricsProvider": {
+            "nodeMetrics": {"level": "ADVANCED"},
+            "taskGovernanceMetrics": {"level": "DISABLED"},
+        },
+    }
+    account = "hyperpod-observability/hyperpod-observability-operator-otel-collector"
+    role = made.stack.inventory()["us-west-2"]["eks"]["demo"]["PodIdentityAssociations"][account]
+    write_ = allowed(aws, role["RoleArn"])[1][0]
+    assert (write_["Action"], write_["Condition"]) == (
+        ["aps:RemoteWrite"],
+        {"StringEquals": {"aws:ResourceTag/hyperpod-eks:cluster": "demo"}},
+    )
+
+
+def test_metrics_and_logs_are_kept_until_their_delete_is_asked_for(
+    made: User, aws: Clients
+) -> None:
+    ((id_, _),) = workspaces(made).items()
+    words = write(made, monitoring="cloudwatch", prometheus={})
+    plan = made.types("plan", *words, "-o", "json").document["resources"]
+    about = {row["key"]: row["action"] for row in plan if row["action"] != "keep"}
+    assert about.pop(f"addons/{OBSERVABILITY}") == "delete"
+    assert about["monitoring/application-logs"] == about[f"addons/{CLOUDWATCH}"] == "create"
+    said = made.types("create", *words, "--yes")
+    assert said.code == 0, said.err
+    assert [*workspaces(made)] == [id_]
+    assert {*addons(made)} >= {CLOUDWATCH, TRAINING}
+    assert OBSERVABILITY not in addons(made)
+    names = {f"/aws/containerinsights/demo/{x}": 30 for x in
+             ("application", "dataplane", "host", "performance")}  # fmt: skip
+    assert groups(aws) == names
+    made.mutations()
+    assert made.types("create", *words).code == 0
+    assert made.mutations() == []
+
+    said = made.types("delete", "demo", "--yes", "-o", "json")
+    assert said.code == 0, said.err
+    kept = {row["key"] for row in said.document["kept_data"]}
+    assert "monitoring/host-logs" in kept
+    assert (groups(aws), [*workspaces(made)]) == (names, [id_])
+
+    said = made.types("delete", "demo", "--yes", "--delete-data", "-o", "json")
+    assert said.code == 0, said.err
+    assert (groups(aws), workspaces(made)) == ({}, {})
+
+
+ARN = "arn:aws:aps:us-west-2:123456789012:workspace/ws-1"
+
+
+def test_an_existing_workspace_is_used_as_it_is_and_must_exist(user: User, aws: Clients) -> None:
+    words = write(user, operators=[], prometheus={"workspace_arn": ARN})
+    said = user.types("preflight", *words, "-o", "json")
+    finding = next(x for x in said.document["findings"] if x["id"] == "prometheus-workspace")
+    assert (finding["severity"], ARN in finding["says"]) == ("error", True)
+
+    arn = new_session().client("amp").create_workspace(alias="theirs")["arn"]
+    words = write(user, operators=[], prometheus={"workspace_arn": arn})
+    user.mutations()
+    said = user.types("create", *words)
+    assert said.code == 0, said.err
+    settings = json.loads(addons(user)[OBSERVABILITY]["Configuration"])["ampWorkspace"]
+    (workspace,) = workspaces(user).values()
+    assert settings == {
+        "arn": arn,
+        "prometheusEndpoint": workspace["prometheusEndpoint"].removesuffix("/"),
+    }
+    assert user.types("delete", "demo", "--yes", "--delete-data").code == 0
+    assert workspaces(user).keys() == {workspace["workspaceId"]}
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"prometheus": {"levels": {"node": "BASIC"}}}, "has no effect without monitoring"),
+        (
+            {"monitoring": "prometheus", "prometheus": {"workspace_arn": ARN.replace("2:", "1:")}},
+            "is not in us-west-2",
+        ),
+        ({"monitoring": "prometheus", "prometheus": {"levels": {"gpu": "BASIC"}}}, "gpu"),
+        ({"monitoring": "grafana"}, "cloudwatch"),
+        ({"operators": ["kubeflow"]}, "training"),
+    ],
+)
+def test_what_cannot_work_is_refused(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(Usage, match=says):
+        load({"name": "demo", "region": "us-west-2", **settings}, {}, {}, files=False)
+
+
+def test_nodes_that_are_too_small_for_the_collectors_are_a_warning() -> None:
+    given = {"name": "demo", "region": "us-west-2", "monitoring": "prometheus"}
+    (text,) = warnings(load(given, {}, {}, files=False))
+    assert "4xlarge" in text
+
+
+def test_a_noop_with_everything_has_at_most_four_rounds(made: User) -> None:
+    with rounds(made.stack) as chain:
+        assert made.types("create", "-f", "c.yaml").code == 0
+    assert len(chain) <= 4, chain

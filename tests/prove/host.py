@@ -43,6 +43,7 @@ from hyperpod_eks.config.load import load
 from hyperpod_eks.engine import Context
 from hyperpod_eks.events import Event
 from hyperpod_eks.local import CHART
+from hyperpod_eks.local.aws import amp
 from hyperpod_eks.local.aws.fsx import of_region
 from hyperpod_eks.local.aws.sim import ACCESS_KEY, ACCOUNT, SECRET_KEY, Delays, is_read
 from hyperpod_eks.local.stack import Stack
@@ -68,7 +69,7 @@ DELAYS = Delays(
     endpoint_delete=1, eks_create=3, eks_update=2, eks_delete=2, addon=2, addon_check=5,
     access_entry=1, logs=2, hyperpod_create=2, hyperpod_provision=2, hyperpod_spread=4,
     hyperpod_lifecycle=1, hyperpod_terminate=2, hyperpod_delete=2, node_ready=1,
-    fsx_rules=2, fsx_create=3, fsx_delete=2, governance=2,
+    amp=2, fsx_rules=2, fsx_create=3, fsx_delete=2, governance=2,
 )  # fmt: skip
 """Long enough that every transitional state is observed at least once, under any seed."""
 
@@ -551,10 +552,16 @@ class Host:
                 engine.rebuild(at.wants, at.context)
                 at.manifest.save()
             elif verb == "delete data":
-                volumes = self.stack.inventory()[REGION]["ec2"]["Volumes"]
-                at.delete(data=frozenset({*of_region(REGION).systems, *volumes}))
+                at.delete(data=self._data())
             else:
                 at.delete()
+
+    def _data(self) -> frozenset[str]:
+        """Return the ids of all data, as somebody consents who has seen the list."""
+        found = self.stack.inventory()[REGION]
+        logs = {each for each in found["logs"] if each.startswith("/aws/containerinsights/")}
+        files, workspaces = of_region(REGION).systems, amp.of_region(REGION).found
+        return frozenset({*files, *found["ec2"]["Volumes"], *workspaces, *logs})
 
     @contextmanager
     def _opened(self, verb: str, config: Mapping[str, Any], patience: float) -> Iterator[Session]:

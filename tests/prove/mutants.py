@@ -24,6 +24,7 @@ MIRROR = "tests/prove/test_mirror.py"
 TEAMS = "tests/cli/test_task_governance.py"
 SCALING = "tests/cli/test_scaling.py"
 VOLUMES = "tests/cli/test_volumes.py"
+OPERATORS = "tests/cli/test_operators.py"
 
 
 @dataclass(frozen=True)
@@ -375,6 +376,46 @@ MUTANTS = (
         "refused = [] if any(each in consented for each in held) else held",
         DATA,
         "consent_is_to_ids",
+    ),
+    Mutant(
+        "metrics are deleted without consent",
+        "resources/prometheus.py",
+        "data = True",
+        "data = False",
+        OPERATORS,
+        "kept_until",
+    ),
+    Mutant(
+        "logs are deleted without consent",
+        "resources/insights_logs.py",
+        "data = True",
+        "data = False",
+        OPERATORS,
+        "kept_until",
+    ),
+    Mutant(
+        "a workspace without an address is ready",
+        "resources/prometheus.py",
+        "state is State.READY and not endpoint",
+        "False",
+        OPERATORS,
+        "one_switch",
+    ),
+    Mutant(
+        "metrics may be written to every workspace",
+        "resolve/pod_roles.py",
+        '{**statement, "Condition": ours}',
+        "statement",
+        OPERATORS,
+        "and_no_other",
+    ),
+    Mutant(
+        "an add-on does not wait for those that it needs",
+        "steps/addons.py",
+        "{*ADDON_NEEDS.get(name, ()), *before[-1:]}",
+        "{*before[-1:]}",
+        OPERATORS,
+        "whatever_the_order",
     ),
     Mutant(
         "data is deleted without a backup",

@@ -20,7 +20,7 @@ REST = 60.0
 OTHERS = "0123456789abcdef"
 """The lineage of another team whose cluster has the same name."""
 
-_ID = re.compile(r"\b([A-Za-z]+)-[0-9a-f]{8,32}\b")
+_ID = re.compile(r"\b([A-Za-z]+)-[0-9a-f]{8,32}(?:-[0-9a-f]{4,12})*\b")
 _ADDRESS = re.compile(r"\b\d+\.\d+\.\d+\.\d+\b(?!/)")
 _LOOSE = re.compile(r"^(secrets|pods|nodes|events|leases|endpoint|replicasets|controllerrev)")
 

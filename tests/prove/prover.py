@@ -62,6 +62,8 @@ FOR_PODS = TWO_NODES | {
     ],
 }
 """Roles with our policy and with AWS's; associations of add-ons, in both ways, and of pods."""
+METRICS = TWO_NODES | {"operators": ["training"], "monitoring": "prometheus"}
+LOGS = TWO_NODES | {"monitoring": "cloudwatch"}
 ENDINGS = ("resume", "delete", "killed again", "flooded")
 ENDINGS_OF_CHANGES = ("resume", "killed again", "flooded")
 OF_OTHERS = ("elsewhere", "suspended")
@@ -95,6 +97,9 @@ SCENARIOS = {
     "delete with a file system": ENDINGS_OF_CHANGES,
     "delete with its data": ENDINGS_OF_CHANGES,
     "roles for pods": ENDINGS_OF_CHANGES,
+    "metrics": ENDINGS_OF_CHANGES,
+    "logs instead of metrics": ENDINGS_OF_CHANGES,
+    "delete with logs": ENDINGS_OF_CHANGES,
     "a node pool": ENDINGS_OF_CHANGES,
     "delete with a node pool": ENDINGS_OF_CHANGES,
     "a node pool less": ENDINGS_OF_CHANGES,
@@ -174,6 +179,14 @@ class Prover:
         if scenario == "a node pool less":
             self.finish("create", A_POOL)
             return "create", TWO_NODES | {"auto_scaling": {"mode": "Disable"}}
+        if scenario == "metrics":
+            return "create", METRICS
+        if scenario == "logs instead of metrics":
+            self.finish("create", METRICS)
+            return "create", LOGS
+        if scenario == "delete with logs":
+            self.finish("create", LOGS)
+            return "delete data", LOGS
         if scenario == "delete with a node pool":
             self.finish("create", A_POOL)
             return "delete", A_POOL
@@ -258,6 +271,8 @@ class Prover:
             oracles.others_untouched(host, self.before)
         if verb != "delete data":
             self.finish("delete", config, machine)
+        if "monitoring" in config:
+            self.finish("delete data", config, machine)
         if has_files(case.scenario):
             self.delete_data(case, config, machine)
         oracles.nothing_left(host, self.before)

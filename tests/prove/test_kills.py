@@ -44,6 +44,11 @@ SAMPLE = {
     "storage": [
         case("delete with its data", "after", "fsx:DeleteFileSystem", "resume"),
     ],
+    "metrics and logs": [
+        case("metrics", "after", "amp:CreateWorkspace", "resume"),
+        case("logs instead of metrics", "after", "eks:DeleteAddon", "flooded"),
+        case("delete with logs", "after", "cloudwatch-logs:DeleteLogGroup", "killed again"),
+    ],
     "node pools": [
         case("a node pool", "after", "sagemaker:UpdateCluster", "resume"),
     ],

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 _PREFIX = {
+    "amp": "aps",
     "service-quotas": "servicequotas",
     "elbv2": "elasticloadbalancing",
     "elb": "elasticloadbalancing",
@@ -299,7 +300,21 @@ def _fsx(request: _Request, action: str) -> Iterator[Wish]:
             yield Wish("fsx:TagResource", backup, context, tags={})
 
 
+def _amp(request: _Request, action: str) -> Iterator[Wish]:
+    from hyperpod_eks.local.aws.amp import of_region  # noqa: PLC0415  slow to load
+
+    found, start = of_region(request.region).found, request.path[0]
+    id_ = request.path[-1] if request.path[1:] and start in ("workspaces", "tags") else ""
+    sent = request.params.get("tags") or {}
+    context = {f"aws:RequestTag/{key}": str(value) for key, value in sent.items()}
+    arn = request.arn("aps", f"workspace/{id_}") if id_ else ""
+    yield Wish(action, arn, context, tags=found[id_]["tags"] if id_ in found else {})
+    if request.operation == "CreateWorkspace" and sent:
+        yield Wish("aps:TagResource", request.arn("aps", "workspace/*"), context, tags={})
+
+
 _WISHES = {
+    "aps": _amp,
     "fsx": _fsx,
     "ec2": _ec2,
     "iam": _iam,

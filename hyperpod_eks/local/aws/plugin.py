@@ -25,7 +25,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from hyperpod_eks.aws.service_model import loader
 
-SERVICES = ("ec2", "iam", "s3", "logs", "quotas", "fsx", "ecr", "eks", "hyperpod")
+SERVICES = ("ec2", "iam", "s3", "logs", "quotas", "fsx", "amp", "ecr", "eks", "hyperpod")
 
 #: Tells what exists in an account and region, by kind.
 Inventory = Callable[[str, str], dict[str, Any]]

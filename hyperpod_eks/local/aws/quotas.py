@@ -34,6 +34,7 @@ _LIMITS = {
         **{f"Lustre {kind} storage capacity": 100800.0 for kind in _LUSTRE},
         "Lustre Persistent HDD storage capacity": 102000.0,
     },
+    "aps": {"Workspaces per region per account": 25.0},
     "eks": {"Clusters": 100.0},
     "sagemaker": {
         "Maximum number instances allowed per SageMaker HyperPod cluster": 20.0,

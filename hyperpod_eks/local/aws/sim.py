@@ -56,6 +56,7 @@ class Delays:
     eni_left: float = 0.0  # share of HyperPod's that stay, free for their owner to delete
     endpoint_create: float = 0.0
     endpoint_delete: float = 0.0
+    amp: float = 0.0  # until a workspace is created, and until it is deleted
     fsx_rules: float = 0.0  # limit: until FSx sees a security group's rules
     fsx_create: float = 0.0
     fsx_update: float = 0.0
@@ -108,6 +109,7 @@ class Delays:
             eni_left=0.25,
             endpoint_create=6,
             endpoint_delete=6,
+            amp=20,
             fsx_rules=10,
             fsx_create=600,
             fsx_update=300,
