@@ -12,6 +12,7 @@ from hyperpod_eks.aws import service_model as model
 from hyperpod_eks.config.addressing import cidr_fault, reserved, subnets
 from hyperpod_eks.config.chart_checks import charts
 from hyperpod_eks.config.group_checks import groups
+from hyperpod_eks.config.mig import mig
 from hyperpod_eks.config.monitoring_checks import monitoring
 from hyperpod_eks.config.objects import doubled
 from hyperpod_eks.config.pod_checks import pods
@@ -106,6 +107,7 @@ def across(config: Config) -> Iterator[Finding]:
     yield from _unchangeable(config)
     yield from storage(config)
     yield from monitoring(config)
+    yield from mig(config)
 
 
 def _name(config: Config) -> Iterator[Finding]:

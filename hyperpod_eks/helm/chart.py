@@ -231,8 +231,8 @@ def stage(source: Path | None, into: Path, values: JsonMapping, helm: Helm) -> P
 
 def _complete(chart: Path, values: JsonMapping, helm: Helm) -> None:
     """Remove stale archives from `chart` and its inner charts, and fetch missing dependencies."""
-    about = _read(chart / "Chart.yaml")
-    effective = merge(_read(chart / "values.yaml"), values)
+    about = parsed(chart / "Chart.yaml")
+    effective = merge(parsed(chart / "values.yaml"), values)
     present = _drop_stale(chart / "charts")
     wanted, missing = [], []
     dependencies = about.get("dependencies") or []
@@ -265,7 +265,7 @@ def _drop_stale(charts: Path) -> dict[str | None, Path]:
     present: dict[str | None, Path] = {}
     if charts.is_dir():
         for about in charts.glob("*/Chart.yaml"):
-            present[_read(about).get("name")] = about.parent
+            present[parsed(about).get("name")] = about.parent
         for archive in charts.glob("*.tgz"):
             name = _name_in(archive)
             if name in present:
@@ -289,11 +289,11 @@ def effective_values(chart: Path, values: JsonMapping) -> JsonObject:
 
     Packed dependencies are unpacked beside their archives, which helm then ignores.
     """
-    merged = merge(_read(chart / "values.yaml"), values)
+    merged = merge(parsed(chart / "values.yaml"), values)
     for archive in (chart / "charts").glob("*.tgz"):
         _unpack_beside(archive)
-    present = {_read(each).get("name"): each.parent for each in chart.glob("charts/*/Chart.yaml")}
-    for each in _read(chart / "Chart.yaml").get("dependencies") or ():
+    present = {parsed(each).get("name"): each.parent for each in chart.glob("charts/*/Chart.yaml")}
+    for each in parsed(chart / "Chart.yaml").get("dependencies") or ():
         folder, name = present.get(each["name"]), each.get("alias") or each["name"]
         if folder and _enabled(each, merged):
             part = merged.get(name)
@@ -303,8 +303,8 @@ def effective_values(chart: Path, values: JsonMapping) -> JsonObject:
 
 def switch_of(chart: Path, text: str) -> str:
     """Return the value that switches off the dependency with a text in its templates, or ""."""
-    present = {_read(each).get("name"): each.parent for each in chart.glob("charts/*/Chart.yaml")}
-    for each in _read(chart / "Chart.yaml").get("dependencies") or ():
+    present = {parsed(each).get("name"): each.parent for each in chart.glob("charts/*/Chart.yaml")}
+    for each in parsed(chart / "Chart.yaml").get("dependencies") or ():
         folder = present.get(each["name"])
         templates = folder.glob("templates/**/*.yaml") if folder else ()
         if any(text in file.read_text(errors="replace") for file in templates):
@@ -355,7 +355,8 @@ def _unfetched(dependencies: list[JsonObject], error: HyperpodError) -> Hyperpod
     )
 
 
-def _read(file: Path) -> JsonObject:
+def parsed(file: Path) -> JsonObject:
+    """Return a YAML file of a chart.  Raises HyperpodError for one that is none."""
     import yaml  # noqa: PLC0415  not needed by --help
 
     if not file.is_file():

@@ -12,7 +12,7 @@ from hyperpod_eks import folders as our_folders
 from hyperpod_eks.aws.failures import absent
 from hyperpod_eks.aws.published import OLDEST_VPC_CNI, SUPPORTED_KUBERNETES, broken
 from hyperpod_eks.aws.transport import ca_bundle
-from hyperpod_eks.config.lifecycle import check_folder, check_lifecycle, is_elsewhere
+from hyperpod_eks.config.lifecycle import check_folder, check_lifecycle, find_chart, is_elsewhere
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.documents import Json
 from hyperpod_eks.engine.decide import FINAL
@@ -20,6 +20,7 @@ from hyperpod_eks.errors import HyperpodError, Usage
 from hyperpod_eks.helm import chart as charts
 from hyperpod_eks.helm import devices as chart_devices
 from hyperpod_eks.helm.program import find_helm
+from hyperpod_eks.helm.unknown_values import unknown
 from hyperpod_eks.preflight.inputs import Facts, Finding
 from hyperpod_eks.resources import eks
 from hyperpod_eks.resources.compare import Observation, Status
@@ -285,6 +286,8 @@ def chart(facts: Facts) -> Iterator[Finding]:
             setting = f"charts.{name}.chart"
             fix = f"Correct {setting} in the config."
             yield Finding("chart", "error", f"{setting}: {text}", fix, {"setting": setting})
+    if section.path is not None and not is_elsewhere(section.path):
+        yield from _unknown_values(facts, section.path)
     for text in charts.check_values(facts.config.region, section.values):
         yield Finding("chart-values", "error", text, "Correct chart.values in the config.")
     types = [kind for group in facts.config.groups for kind in group.instance_types]
@@ -334,10 +337,20 @@ def _aws_chart_download(facts: Facts) -> Iterator[Finding]:
         return
     try:
         download = partial(charts.download, bundle=ca_bundle(facts.aws.session))
-        facts.snapshot.once("chart-download", download)
+        folder = facts.snapshot.once("chart-download", download)
+        yield from _unknown_values(facts, folder)
     except HyperpodError as error:
         cause = getattr(error.__cause__, "cause", None) or error.cause  # a proxy, if it is one
         yield Finding("chart-download", "error", str(error), error.hint, cause=cause)
+
+
+def _unknown_values(facts: Facts, path: Path) -> Iterator[Finding]:
+    """Values that the chart does not know have no effect, and Helm says nothing."""
+    folder = find_chart(path)
+    for name in unknown(folder, facts.config.chart.values) if folder else ():
+        text = f"chart.values: {name} is not in the chart's values.yaml, and so has no effect"
+        fix = "Correct its name, or remove it."
+        yield Finding("chart-values", "warning", text, fix, {"setting": f"chart.values.{name}"})
 
 
 def helm(facts: Facts) -> Iterator[Finding]:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hyperpod_eks.aws.client import Identity
 from hyperpod_eks.config.load import load
+from hyperpod_eks.config.mig import LABEL
 from hyperpod_eks.config.warnings import warnings
 from hyperpod_eks.errors import Usage
+from hyperpod_eks.helm.unknown_values import unknown
 from hyperpod_eks.local import CHART
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.addon import Addon
+from hyperpod_eks.resources.hyperpod.groups import lost_nodes
 from hyperpod_eks.stack import stack
 from tests.cli.test_objects import kubernetes
 from tests.cli.test_pod_roles import allowed
@@ -179,6 +183,23 @@ def test_metrics_and_logs_are_kept_until_their_delete_is_asked_for(
     assert (groups(aws), workspaces(made)) == ({}, {})
 
 
+GPU_OPERATOR: dict[str, Any] = {
+    "chart": {
+        "values": {
+            "gpu-operator": {"enabled": True},
+            "nvidia-device-plugin": {"devicePlugin": {"enabled": False}},
+        }
+    }
+}
+
+
+def group(kind: str, mig: str) -> dict[str, Any]:
+    """Return the setting of a group whose GPUs are divided."""
+    about = {"name": "gpus", "instance_type": kind, "instance_count": 2}
+    labels = {"kubernetes_config": {"labels": {"nvidia.com/mig.config": mig}}}
+    return {"instance_groups": [about | labels]}
+
+
 ARN = "arn:aws:aps:us-west-2:123456789012:workspace/ws-1"
 
 
@@ -214,6 +235,9 @@ def test_an_existing_workspace_is_used_as_it_is_and_must_exist(user: User, aws: 
         ({"monitoring": "prometheus", "prometheus": {"levels": {"gpu": "BASIC"}}}, "gpu"),
         ({"monitoring": "grafana"}, "cloudwatch"),
         ({"operators": ["kubeflow"]}, "training"),
+        (group("ml.p5.48xlarge", "all-1g.10gb"), "and nothing reads it"),
+        (GPU_OPERATOR | group("ml.g5.2xlarge", "all-1g.10gb"), "has no GPU with MIG"),
+        (GPU_OPERATOR | group("ml.p5.48xlarge", "all-1g.18gb"), "choose one of all-1g.10gb, all-"),
     ],
 )
 def test_what_cannot_work_is_refused(settings: dict[str, Any], says: str) -> None:
@@ -231,3 +255,54 @@ def test_a_noop_with_everything_has_at_most_four_rounds(made: User) -> None:
     with rounds(made.stack) as chain:
         assert made.types("create", "-f", "c.yaml").code == 0
     assert len(chain) <= 4, chain
+
+
+@pytest.mark.parametrize(
+    ("kind", "wanted"),
+    [
+        ("ml.p5.48xlarge", "all-3g.40gb"),
+        ("ml.p5.48xlarge", "all-disabled"),
+        ("ml.p5en.48xlarge", "mixed-of-ours"),
+        ("ml.p9.48xlarge-of-next-year".partition("-")[0], "all-1g.1gb"),
+    ],
+)
+def test_gpus_that_can_be_divided_are_accepted(kind: str, wanted: str) -> None:
+    given = {"name": "demo", "region": "us-west-2", **GPU_OPERATOR, **group(kind, wanted)}
+    if kind == "ml.p9.48xlarge":  # botocore does not know it, and nothing else is wrong with it
+        with pytest.raises(Usage, match="instance_type") as refused:
+            load(given, {}, {}, files=False)
+        assert "mig" not in str(refused.value)
+    else:
+        load(given, {}, {}, files=False)
+
+
+def test_another_division_of_gpus_in_use_needs_consent() -> None:
+    differs = {f"gpus.kubernetes_config.labels.{LABEL}": ("all-1g.10gb", "all-3g.40gb")}
+    there: dict[str, Any] = {"gpus": {"CurrentCount": 2}}
+    (line,) = lost_nodes(there, [], differs)
+    assert line.startswith("instance group gpus: its 2 nodes may reboot")
+    assert lost_nodes({"gpus": {"CurrentCount": 0}}, [], differs) == []
+
+
+def test_values_that_the_chart_does_not_know_are_a_warning(user: User) -> None:
+    values = {"mpi-operator": {"enabeld": False}, "gpu-operator": {"enabled": False, "mig": {}}}
+    words = write(user, operators=[], chart={"path": str(CHART), "values": values})
+    said = user.types("preflight", *words, "-o", "json")
+    found = {x["seen"].get("setting"): x for x in said.document["findings"]}
+    assert found["chart.values.mpi-operator.enabeld"]["severity"] == "warning"
+    assert "chart.values.gpu-operator.mig" not in found  # of a dependency of NVIDIA's
+
+
+def test_values_of_dependencies_are_known_where_they_are_in_the_folder(tmp_path: Path) -> None:
+    inner = tmp_path / "charts" / "near"
+    inner.mkdir(parents=True)
+    names = [{"name": "near", "alias": "close"}, {"name": "far"}]
+    (tmp_path / "Chart.yaml").write_text(json.dumps({"name": "a", "dependencies": names}))
+    (tmp_path / "values.yaml").write_text("b: {c: 1}\nd: {}\nclose: {x: 1}\n")
+    (inner / "Chart.yaml").write_text("name: near\n")
+    (inner / "values.yaml").write_text("y: 1\n")
+    given: dict[str, Any] = {
+        "global": {"z": 1}, "b": {"c": 2, "cc": 3}, "d": {"e": 1}, "far": {"f": 1},
+        "close": {"x": 2, "y": 2, "z": 3}, "g": 1,
+    }  # fmt: skip
+    assert [*unknown(tmp_path, given)] == ["b.cc", "close.z", "g"]

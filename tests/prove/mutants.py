@@ -418,6 +418,14 @@ MUTANTS = (
         "whatever_the_order",
     ),
     Mutant(
+        "GPUs in use are divided again without consent",
+        "resources/hyperpod/groups.py",
+        "setting.endswith(LABEL)",
+        "False",
+        OPERATORS,
+        "another_division",
+    ),
+    Mutant(
         "data is deleted without a backup",
         "resources/fsx.py",
         '"SkipFinalBackup": skips',

@@ -345,7 +345,11 @@ class Fleet:
         kubernetes, sim = current().clusters.get(group.cluster.eks_arn), current()
         if kubernetes is None:
             return
-        amounts = instance_types.capacity(group.instance_types[0])
+        labels = (group.spec.get("KubernetesConfig") or {}).get("Labels") or {}
+        mig = labels.get("nvidia.com/mig.config", "")
+        if not kubernetes.has("Deployment", "gpu-operator", "kube-system"):
+            mig = ""  # nobody reads it
+        amounts = instance_types.divided(group.instance_types[0], mig)
         with kubernetes.at_once():
             for node in nodes:
                 checking = node.status == "DeepHealthCheckInProgress"

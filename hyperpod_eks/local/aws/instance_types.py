@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from moto.ec2.models.instance_types import INSTANCE_TYPES
@@ -47,3 +48,21 @@ def capacity(instance_type: str) -> dict[str, str]:
     if efa := (network.get("EfaInfo") or {}).get("MaximumEfaInterfaces"):
         found["vpc.amazonaws.com/efa"] = str(efa)
     return found
+
+
+def divided(instance_type: str, mig: str) -> dict[str, str]:
+    """Return a node's capacity once NVIDIA's operator has divided its GPUs (strategy mixed).
+
+    ``mig`` is the label nvidia.com/mig.config; of its values only ``all-PROFILE`` is known here.
+    How often a profile fits: NVIDIA Multi-Instance GPU User Guide, "Supported MIG Profiles".
+    """
+    amounts = capacity(instance_type)
+    gpus = (_facts(instance_type).get("GpuInfo") or {}).get("Gpus") or ()
+    found = re.fullmatch(r"all-((\d)g\.(\d+)gb)", mig)
+    if not found or not gpus:
+        return amounts
+    parts = {"1": 7, "2": 3, "3": 2}.get(found[2], 1)
+    if found[2] == "1" and int(found[3]) * 7 > gpus[0]["MemoryInfo"]["SizeInMiB"] / 1000:
+        parts = 4
+    whole = int(amounts.pop("nvidia.com/gpu"))
+    return {**amounts, f"nvidia.com/mig-{found[1]}": str(whole * parts)}

@@ -8,6 +8,7 @@ from hyperpod_eks.aws import prices
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.prices import Item
 from hyperpod_eks.aws.service_model import to_config
+from hyperpod_eks.config.mig import LABEL
 from hyperpod_eks.documents import Json, JsonMapping, JsonObject
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resources.base import MINUTE, Differs, NotReady, References
@@ -151,6 +152,11 @@ def lost_nodes(
         elif not setting and (is_, declared) == (THERE, MISSING):
             count = there[group].get("CurrentCount", 0)
             lines.append(f"instance group {group}: it goes, with {its(count)}")
+        elif setting.endswith(LABEL) and (count := there.get(group, {}).get("CurrentCount")):
+            lines.append(
+                f"instance group {group}: {its(count)} may reboot, since {LABEL} changes, and jobs"
+                " on them fail: drain them first"
+            )
     renewed = [name.partition(".")[0] for name in differs if is_image(name)]
     return lines + [
         renewal(name, there[name].get("CurrentCount", 0))
