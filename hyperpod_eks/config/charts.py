@@ -1,4 +1,4 @@
-"""The settings of further Helm charts."""
+"""The settings of Helm charts: HyperPod's and further ones."""
 
 from __future__ import annotations
 
@@ -33,6 +33,27 @@ IMAGES = Field(
     description="Images that templates of the chart name themselves, so that no value can, each"
     " with the image in its place; tags stay. `mirror` writes them."
 )
+
+
+class Chart(Section):
+    """The HyperPod Helm chart that is installed before the nodes come."""
+
+    path: Annotated[
+        Path | None,
+        Field(
+            strict=False,
+            description="Folder of the chart, relative to the file. Without it: the chart that"
+            " the tool knows.",
+        ),
+    ] = None
+    values: Annotated[
+        Mapping[str, JsonValue],
+        Field(
+            description="Values that override the chart's own. `${env:NAME}` in a text is the value"
+            " of that variable, which helm gets and the manifest does not."
+        ),
+    ] = {}
+    images: Annotated[Mapping[Image, Image], IMAGES] = {}
 
 
 class FurtherChart(Section):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, WithJsonSchema
@@ -11,7 +10,7 @@ from pydantic import Field, JsonValue, WithJsonSchema
 from hyperpod_eks.aws import published as versions
 from hyperpod_eks.config import cross_checks as checks
 from hyperpod_eks.config.addons import ADDON_NAME, NEEDED_ADDONS, Addon
-from hyperpod_eks.config.charts import IMAGES, RELEASE_NAME, FurtherChart, Image
+from hyperpod_eks.config.charts import RELEASE_NAME, Chart, FurtherChart
 from hyperpod_eks.config.existing import Existing
 from hyperpod_eks.config.groups import InstanceGroup, Lifecycle, RestrictedInstanceGroup
 from hyperpod_eks.config.monitoring import Monitoring, Prometheus
@@ -200,27 +199,6 @@ class Eks(Section):
         tuple[Access, ...],
         Field(strict=False, description="Further principals with access to the Kubernetes API."),
     ] = ()
-
-
-class Chart(Section):
-    """The HyperPod Helm chart that is installed before the nodes come."""
-
-    path: Annotated[
-        Path | None,
-        Field(
-            strict=False,
-            description="Folder of the chart, relative to the file. Without it: the chart that"
-            " the tool knows.",
-        ),
-    ] = None
-    values: Annotated[
-        Mapping[str, JsonValue],
-        Field(
-            description="Values that override the chart's own. `${env:NAME}` in a text is the value"
-            " of that variable, which helm gets and the manifest does not."
-        ),
-    ] = {}
-    images: Annotated[Mapping[Image, Image], IMAGES] = {}
 
 
 class Encryption(Section):

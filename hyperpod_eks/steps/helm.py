@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable
 
 from hyperpod_eks.config.chart_checks import NODES
-from hyperpod_eks.config.model import Chart
+from hyperpod_eks.config.charts import Chart
 from hyperpod_eks.helm import chart, runner
 from hyperpod_eks.helm import devices as chart_devices
 from hyperpod_eks.resolve.resolved import ResolvedConfig
