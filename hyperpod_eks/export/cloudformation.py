@@ -293,6 +293,11 @@ def repository(item: Item) -> Iterator[Block]:
     yield Block("AWS::ECR::Repository", {"RepositoryName": item("name")}, body)
 
 
+def workspace(item: Item) -> Iterator[Block]:
+    """A workspace of Prometheus."""
+    yield Block("AWS::APS::Workspace", {"Arn": item.arn}, {"Alias": item("alias"), **tags(item)})
+
+
 def hyperpod_cluster(item: Item) -> Iterator[Block]:
     """A HyperPod cluster."""
     body = documents.hyperpod(item) | tags(item, {"SageMaker": "true"})
@@ -313,6 +318,8 @@ ROWS: dict[str, Row[Block]] = {
     "iam/Policy": policy,
     "s3/Bucket": bucket,
     "eks/LogGroup": log_group,
+    "monitoring/LogGroup": log_group,
+    "amp/Workspace": workspace,
     "eks/Cluster": eks_cluster,
     "eks/AccessEntry": access_entry,
     "addons/Addon": addon,

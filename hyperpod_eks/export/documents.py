@@ -18,6 +18,9 @@ OBJECT = (
 )
 GOVERNANCE = "no export has task governance yet; it stays as it is"
 LEFT_OUT = {
+    "addons/LinkedAddon": (
+        "its settings have values of other resources: `aws eks describe-addon` shows them"
+    ),
     "s3/Scripts": "it is the objects below a prefix of the bucket; they stay there",
     "helm/Release": "its chart is a folder of hyperpod-eks; the release stays in the cluster",
     "kubernetes/Object": OBJECT,

@@ -350,6 +350,11 @@ def repository(item: Item) -> Iterator[Block]:
     yield Block("aws_ecr_repository", item("name"), body)
 
 
+def workspace(item: Item) -> Iterator[Block]:
+    """A workspace of Prometheus; its id."""
+    yield Block("aws_prometheus_workspace", item.id, {"alias": item("alias"), **tags(item)})
+
+
 def hyperpod_cluster(item: Item) -> Iterator[Block]:
     """A HyperPod cluster; its ARN.  The arguments are those of its CloudFormation type."""
     body = {to_config(name): snake(each) for name, each in documents.hyperpod(item).items()}
@@ -390,6 +395,8 @@ ROWS: dict[str, Row[Block]] = {
     "iam/Policy": policy,
     "s3/Bucket": bucket,
     "eks/LogGroup": log_group,
+    "monitoring/LogGroup": log_group,
+    "amp/Workspace": workspace,
     "eks/Cluster": eks_cluster,
     "eks/AccessEntry": access_entry,
     "eks/AccessPolicy": access_policy,
