@@ -71,6 +71,8 @@ class Aws:
         """Lineage tags by ARN, each read once; only for ARNs that AWS never reuses."""
         self.failures: dict[str, str] = {}
         """Reasons why nodes do not start, by HyperPod cluster's name and by event id."""
+        self.not_listed: dict[str, str] = {}
+        """Services that were not asked for tagged resources, with the reasons."""
         self.backups: dict[str, str] = {}
         """Ids of the backups that this run has begun, by id of what is deleted once they end."""
         self._asked: dict[Hashable, float] = {}

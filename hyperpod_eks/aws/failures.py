@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from hyperpod_eks.aws.answers import NoAnswer
 from hyperpod_eks.aws.errors import ErrorKind, match_error
 from hyperpod_eks.documents import Json, JsonMapping
-from hyperpod_eks.errors import HyperpodError
+from hyperpod_eks.errors import Denied, HyperpodError
 
 
 @contextmanager
@@ -26,6 +26,36 @@ def absent(*codes: str, says: str = "") -> Iterator[None]:
         about = error.response["Error"]
         known = any(re.fullmatch(code, str(about.get("Code"))) for code in codes)
         if not known or says not in str(about.get("Message")):
+            raise
+
+
+def why_not_asked(error: Exception) -> str:
+    """Return why a service gives no answer at all: no permission, no way to it; else ""."""
+    from hyperpod_eks.aws.transport import Unreachable  # noqa: PLC0415  it imports this module
+
+    code, words = refusal(error)
+    if re.fullmatch("AccessDenied.*|UnrecognizedClientException|OptInRequired", code):
+        return f"{code}: {words}"
+    return str(error) if silent(error) or isinstance(error, (Unreachable, *_unsent())) else ""
+
+
+def cannot_ask(service: str, why: str, error: Exception) -> HyperpodError:
+    """Return the error about a service that the cluster uses and that gives no answer at all."""
+    variable = f"AWS_ENDPOINT_URL_{service.upper()}"
+    return (Denied if refusal(error)[0] else HyperpodError)(
+        f"{service} cannot be asked what of the cluster exists there: {why}",
+        f"Check your permissions, the network's way to {service}, and {variable} or endpoint_url of"
+        " the profile, if it is set. Then run the same command again.",
+    )
+
+
+@contextmanager
+def unless_refused() -> Iterator[None]:
+    """Suppress errors of a service that gives no answer at all; raise all others."""
+    try:
+        yield
+    except Exception as error:
+        if not why_not_asked(error):
             raise
 
 
@@ -61,8 +91,7 @@ def classify(error: Exception) -> ErrorKind | None:
             str(about.get("Message") or ""),
             error.response["ResponseMetadata"].get("HTTPStatusCode", 0),
         )
-    unsent = e.ConnectTimeoutError | e.EndpointConnectionError | e.ProxyConnectionError
-    if isinstance(error, unsent):
+    if isinstance(error, _unsent()):
         return ErrorKind.THROTTLE  # nothing was sent
     if isinstance(error, e.HTTPClientError | e.ConnectionError | _garbled()):
         return ErrorKind.UNKNOWN  # AWS may have applied it
@@ -86,6 +115,13 @@ def credential_errors() -> tuple[type[Exception], ...]:
     )
 
 
+def _unsent() -> tuple[type[Exception], ...]:
+    """Return botocore's exceptions for requests that did not leave."""
+    from botocore import exceptions as e  # noqa: PLC0415
+
+    return (e.ConnectTimeoutError, e.EndpointConnectionError, e.ProxyConnectionError)
+
+
 def _garbled() -> type[Exception]:
     """Return botocore's exception for an answer that it cannot parse, such as a proxy's page."""
     from botocore.parsers import ResponseParserError  # noqa: PLC0415
@@ -105,10 +141,9 @@ def surely_not_applied(error: Exception) -> bool:
         # EC2 throttles with status 503, and has applied nothing then
         declined = about.get("HTTPStatusCode", 500) < 500 or classify(error) is ErrorKind.THROTTLE
         return declined and not about.get("RetryAttempts")
-    nothing_sent = e.ConnectTimeoutError | e.EndpointConnectionError | e.ProxyConnectionError
     # TLS may also fail during an answer; an untrusted certificate is Unreachable instead
     perhaps = e.HTTPClientError | e.SSLError | _garbled() | NoAnswer
-    return isinstance(error, nothing_sent) or not isinstance(error, perhaps)
+    return isinstance(error, _unsent()) or not isinstance(error, perhaps)
 
 
 def silent(error: BaseException) -> bool:

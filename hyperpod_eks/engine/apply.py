@@ -243,6 +243,8 @@ class Apply(Reconciler):
             case Action.WAIT:
                 self._lag(task, live)
             case _:
+                if (there := self.recorded_data(task.want)) not in ("", live.id):
+                    self.context.warn(f"{task.want.key}: {live.id} has taken the place of {there}")
                 self._ready(task, live, observation)
 
     def _circumstances(self, task: Task, observation: Observation) -> Circumstances:
@@ -252,6 +254,7 @@ class Apply(Reconciler):
             hidden=self.hidden(task, doubts=want.identity is Identity.NONE),
             said_to_exist=self._said_to_exist(task),
             replaceable=live is not None and not task.replaced and self._may_replace(task, live),
+            recorded=self.recorded_data(want),
             may_hold_data=self.may_hold_data(want, live),
             updated=task.updated,
             just_updated=task.acted is not None and self.now - task.acted < GRACE,

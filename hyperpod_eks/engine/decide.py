@@ -64,6 +64,8 @@ class Circumstances:
     """The key of a resource that must change before it can be observed; set by ``plan`` only."""
     replaceable: bool = False
     """If it has failed, it may be deleted and created again."""
+    recorded: str = ""
+    """The id of one with data that was ready before; empty for none."""
     may_hold_data: bool = False
     """It holds data unless it has never been ready, so it is never replaced."""
     unresolved: Differs = field(default_factory=dict)
@@ -117,6 +119,8 @@ def _decide_absent(want: Resource, given: Circumstances) -> Decision:
         return Decision(Action.WAIT, "AWS reports that it exists, but does not show it yet")
     if want.is_awaited:
         return Decision(Action.WAIT, "AWS creates it automatically")
+    if given.recorded:
+        return Decision(Action.CREATE, f"{given.recorded} no longer exists; the new one is empty")
     return Decision(Action.CREATE, want.reason or (f"usually {want.usual}" if want.usual else ""))
 
 
@@ -178,6 +182,8 @@ def _decide_present(observation: Observation, live: Live, given: Circumstances) 
         return Decision(Action.WAIT, live.why)
     if live.warnings and want.is_awaited and given.warnings_may_go:
         return Decision(Action.WAIT, live.warnings[0])
+    if given.recorded not in ("", live.id):
+        return Decision(Action.KEEP, f"{live.id} has taken the place of {given.recorded}")
     return Decision(Action.KEEP)
 
 

@@ -395,6 +395,11 @@ class Reconciler:
         unused = record and live and (record.state, record.id) == ("created", live.id)
         return want.data and not unused
 
+    def recorded_data(self, want: Resource) -> str:
+        """Return the id of what the manifest records as data that was ready, "" for none."""
+        record = self.manifest.records.get(want.key)
+        return record.id if record and want.data and record.state == "ready" else ""
+
     def hidden(self, task: Task, *, doubts: bool) -> bool:
         """Whether an absent resource may exist unseen; with ``doubts``, an intent is enough."""
         record = self.manifest.records.get(task.want.key)

@@ -108,6 +108,7 @@ def _circumstances(
         unseen_before=unseen,
         replaceable=bool(live and live.state is State.FAILED)
         and (reconciler.context.replace_failed or bool(live and live.holds_nothing)),
+        recorded=reconciler.recorded_data(want),
         may_hold_data=reconciler.may_hold_data(want, live),
         unresolved=_unresolved(want, live, references) if live else {},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -9,8 +10,10 @@ from graphlib import TopologicalSorter
 from typing import ClassVar, get_args, get_origin, get_type_hints
 
 from hyperpod_eks.aws.client import Aws
+from hyperpod_eks.aws.failures import cannot_ask, why_not_asked
 from hyperpod_eks.aws.tags import CLUSTER, LABEL, LINEAGE, tag
 from hyperpod_eks.documents import Json
+from hyperpod_eks.resolve.names import image_prefix
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import Identity, Resource
 from hyperpod_eks.resources.ec2.security_group import SecurityGroup, SecurityGroupRule
@@ -26,7 +29,7 @@ def signed(aws: Aws) -> list[Tagged]:
     One list covers all kinds of EC2 but one; other services have their own lists.  Read-only.
     The tagging API is not used: it is delayed, and does not cover EKS and SageMaker well.
     """
-    return _ask([_ec2, *(kind.list_tagged for kind in _listing_kinds())], aws, "", ())
+    return _ask(_listing_kinds(), aws, "", ())
 
 
 def untracked(aws: Aws, resolved: ResolvedConfig, named: Sequence[Resource]) -> list[Resource]:
@@ -62,9 +65,13 @@ def _found(aws: Aws, resolved: ResolvedConfig, named: Sequence[Resource]) -> lis
     known = {str(getattr(want, name, "")) for want in named for name in ("name", "arn")}
     vpc = next((want for want in named if isinstance(want, Vpc)), Vpc("vpc", cidr=""))
     by_type = {kind.tag_type: kind for kind in kinds() if _is_declared_bare(kind)}
-    own = [_ec2, *(kind.list_tagged for kind in _listing_kinds() if _is_declared_bare(kind))]
+    own = [kind for kind in _listing_kinds() if _is_declared_bare(kind)]
+    used = {want.elective for want in named} | {arn.split(":")[2] for arn in aws.recorded}
+    values = [resolved.config.chart.values, *(x.values for x in resolved.config.charts.values())]
+    if re.search(rf"\.dkr\.ecr\.[^/]+/{re.escape(image_prefix(resolved.name))}/", repr(values)):
+        used.add("ecr")  # no config declares the repositories of mirrored images
     found: list[Resource] = []
-    for one in _ask(own, aws, resolved.name, known):
+    for one in _ask(own, aws, resolved.name, known, used):
         if one.lineage != aws.lineage or one.kind not in by_type:
             continue
         want = by_type[one.kind].bare(one, resolved, vpc)
@@ -95,8 +102,31 @@ USERS = ("hyperpod/cluster", "eks/cluster", "network/interfaces")
 """Resources that may use any untracked one, and must be deleted first."""
 
 
-def _ask(sources: Sequence[Source], aws: Aws, cluster: str, known: Container[str]) -> list[Tagged]:
-    """Read all sources concurrently; read tags only of resources whose id is not ``known``."""
+def _ask(
+    listing: Sequence[type[Resource]],
+    aws: Aws,
+    cluster: str,
+    known: Container[str],
+    used: Container[str] = (),
+) -> list[Tagged]:
+    """Read all lists concurrently; read tags only of resources whose id is not ``known``.
+
+    ``used`` are the services that the cluster uses: it cannot be listed without them.
+    """
+
+    def ask_kind(kind: type[Resource]) -> list[Tagged]:
+        service = kind.elective
+        if service in aws.not_listed:
+            return []
+        try:
+            return ask(kind.list_tagged)
+        except Exception as error:
+            if not service or not (why := why_not_asked(error)):
+                raise
+            if service in used:
+                raise cannot_ask(service, why, error) from error
+            aws.not_listed[service] = why
+            return []
 
     def ask(source: Source) -> list[Tagged]:
         return [
@@ -107,9 +137,17 @@ def _ask(sources: Sequence[Source], aws: Aws, cluster: str, known: Container[str
             if (lineage := tag(tags, LINEAGE)) is not None
         ]
 
-    every = gather(*(partial(ask, source) for source in sources))
+    every = gather(partial(ask, _ec2), *(partial(ask_kind, kind) for kind in listing))
     found = [each for some in every for each in some]
     return sorted(found, key=lambda x: (x.cluster, x.kind, x.id))
+
+
+def not_listed(aws: Aws) -> list[str]:
+    """Return a line for each service that was not asked."""
+    return [
+        f"{service} was not asked for resources that only their tags show: {why}"
+        for service, why in aws.not_listed.items()
+    ]
 
 
 def _ec2(aws: Aws, cluster: str) -> Iterator[Candidate]:

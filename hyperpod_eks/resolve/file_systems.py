@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hyperpod_eks.aws.ec2 import SUBNETS
-from hyperpod_eks.aws.failures import absent
+from hyperpod_eks.aws.failures import absent, cannot_ask, why_not_asked
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.aws.tags import CLUSTER, LABEL, tag
 from hyperpod_eks.config.model import Config
@@ -51,12 +51,17 @@ def file_system_zones(snapshot: Snapshot, config: Config) -> dict[str, str]:
     names = [name for name, one in config.storage.fsx_lustre.items() if not one.file_system_id]
     if not names:
         return {}
-    homes = {
-        name: str(found["SubnetIds"][0])
-        for name in names
-        for found in labelled(snapshot, name)
-        if found.get("SubnetIds") and found.get("Lifecycle") != "DELETING"
-    }
+    try:
+        homes = {
+            name: str(found["SubnetIds"][0])
+            for name in names
+            for found in labelled(snapshot, name)
+            if found.get("SubnetIds") and found.get("Lifecycle") != "DELETING"
+        }
+    except Exception as error:
+        if why := why_not_asked(error):
+            raise cannot_ask("fsx", why, error) from error
+        raise
     if not homes:
         return {}
     with absent(r"InvalidSubnetID\.NotFound"):

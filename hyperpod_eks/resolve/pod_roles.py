@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from hyperpod_eks.aws.published import ADDON_ROLES, AddonRole
 from hyperpod_eks.aws.tags import CLUSTER
 from hyperpod_eks.config.addons import NEEDED_ADDONS, Addon
+from hyperpod_eks.config.rules import get
 from hyperpod_eks.documents import JsonMapping, JsonObject
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.names import fit
@@ -90,12 +91,47 @@ def addon_roles(resolved: ResolvedConfig, name: str) -> Iterator[PodRole]:
             (answer.namespace if answer else "") or one.namespace or "kube-system",
             one.account,
             tuple(_policy(resolved, each) for each in one.managed),
-            tuple(
-                _narrowed(resolved, _statement(resolved, each, addon.buckets))
-                for each in one.statements
+            (
+                *(
+                    _narrowed(resolved, _statement(resolved, each, addon.buckets))
+                    for each in one.statements
+                ),
+                *(_key_statements(volume_keys(resolved)) if name == EBS_DRIVER else ()),
             ),
             one.one_cluster,
         )
+
+
+EBS_DRIVER = "aws-ebs-csi-driver"
+
+
+def volume_keys(resolved: ResolvedConfig) -> list[str]:
+    """Return the ARNs of the KMS keys of declared classes of EBS volumes."""
+    classes = [each for each in resolved.config.objects if each.get("kind") == "StorageClass"]
+    keys = {
+        str(get(each.get("parameters"), "kmsKeyId") or "")
+        for each in classes
+        if each.get("provisioner") == "ebs.csi.aws.com"
+    }
+    return sorted(key for key in keys if key.startswith("arn:"))
+
+
+def _key_statements(keys: Sequence[str]) -> Iterator[JsonObject]:
+    """Yield what the driver needs for volumes with keys of yours.
+
+    EKS User Guide, "Use Kubernetes volume storage with Amazon EBS", step about a custom KMS key.
+    """
+    if not keys:
+        return
+    grants = ["kms:CreateGrant", "kms:ListGrants", "kms:RevokeGrant"]
+    uses = [f"kms:{each}" for each in ("Decrypt", "DescribeKey", "Encrypt", "GenerateDataKey*")]
+    yield {
+        "Effect": "Allow",
+        "Action": grants,
+        "Resource": [*keys],
+        "Condition": {"Bool": {"kms:GrantIsForAWSResource": "true"}},
+    }
+    yield {"Effect": "Allow", "Action": [*uses, "kms:ReEncrypt*"], "Resource": [*keys]}
 
 
 def published(name: str, addon: Addon) -> tuple[AddonRole, ...]:

@@ -229,6 +229,8 @@ class Resource(ABC):
     cannot_delete: ClassVar[str] = ""
     """Why it cannot be deleted while the cluster exists; empty if it can."""
 
+    elective: ClassVar[str] = ""
+    """Its service, if most clusters do not use that: what lists all kinds goes on without it."""
     tag_type: ClassVar[str] = ""
     """Its name in lists of tagged resources; for EC2's kinds, EC2's resource type."""
     gone_before: ClassVar[tuple[type[Resource], ...]] = ()

@@ -34,6 +34,7 @@ class Repository(Resource):
     kind = "images/Repository"
     step = "images"
     schema: ClassVar[int] = 2
+    elective = "ecr"
     tag_type = "repository"
     deleted_at_once = True
 
@@ -53,14 +54,13 @@ class Repository(Resource):
 
     @staticmethod
     def list_tagged(aws: Aws, cluster: str) -> Iterator[Candidate]:
-        """Repositories with names like ours; none for callers that may not list them."""
+        """Repositories with names like ours."""
         prefix = re.escape(image_prefix(cluster)) if cluster else "[^/]+"
-        with absent("AccessDenied.*"):
-            for page in aws.ecr.get_paginator("describe_repositories").paginate():
-                for each in page["repositories"]:
-                    # the second part is the host of a registry
-                    if re.match(rf"{prefix}/[^/]+\.[^/]+/", each["repositoryName"]):
-                        yield "repository", each["repositoryName"], partial(_tags, aws, each)
+        for page in aws.ecr.get_paginator("describe_repositories").paginate():
+            for each in page["repositories"]:
+                # the second part is the host of a registry
+                if re.match(rf"{prefix}/[^/]+\.[^/]+/", each["repositoryName"]):
+                    yield "repository", each["repositoryName"], partial(_tags, aws, each)
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """Find it by name."""

@@ -10,7 +10,7 @@ from typing import ClassVar
 from hyperpod_eks.aws import prices
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.ec2 import NETWORK_INTERFACES
-from hyperpod_eks.aws.failures import absent
+from hyperpod_eks.aws.failures import absent, unless_refused
 from hyperpod_eks.aws.prices import Item
 from hyperpod_eks.aws.service_model import to_api
 from hyperpod_eks.aws.snapshot import Snapshot
@@ -94,6 +94,7 @@ class FileSystem(Resource):
     kind = "fsx/FileSystem"
     step = "storage"
     schema = 2
+    elective = "fsx"
     tag_type = "file-system"
     data = True
     identity = Identity.REFUSED_TWICE
@@ -156,16 +157,16 @@ class FileSystem(Resource):
 
     @staticmethod
     def list_tagged(aws: Aws, cluster: str) -> Iterator[Candidate]:
-        """All Lustre file systems of the region; none for callers that may not list them.
+        """All Lustre file systems of the region.
 
         If one of them may be ours, also the links to S3, which are deleted before it.
         """
         snapshot = Snapshot(aws)
-        with absent("AccessDenied.*"):
-            found = [(each, each.get("Tags") or ()) for each in file_systems(snapshot)]
-            for each, tags in found:
-                yield "file-system", each["FileSystemId"], partial(list, tags)
-            if any(owner(tags) for _, tags in found):
+        found = [(each, each.get("Tags") or ()) for each in file_systems(snapshot)]
+        for each, tags in found:
+            yield "file-system", each["FileSystemId"], partial(list, tags)
+        if any(owner(tags) for _, tags in found):
+            with absent("AccessDenied.*"):
                 for each in links(snapshot):
                     tags = each.get("Tags") or ()
                     yield "association", each["AssociationId"], partial(list, tags)
@@ -353,7 +354,7 @@ def interfaces_of(snapshot: Snapshot) -> set[str]:
     Empty if they cannot be listed.
     """
     ours, adopted = snapshot.aws.lineage, set(snapshot.adopted.values())
-    with absent("AccessDenied.*"):
+    with unless_refused():
         return {
             str(id_)
             for each in file_systems(snapshot)

@@ -95,7 +95,12 @@ def test_addons_get_the_roles_that_they_need(user: User, aws: Clients) -> None:
         S3: {"buckets": ["data", "results"]},
         OPERATOR: {},
     }
-    words = write(user, addons=addons, iam={"path": "/team/"})
+    key = "arn:aws:kms:us-west-2:123456789012:key/0123"
+    secret = {
+        "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "secret"},
+        "provisioner": "ebs.csi.aws.com", "parameters": {"kmsKeyId": key},
+    }  # fmt: skip
+    words = write(user, addons=addons, iam={"path": "/team/"}, objects=[secret])
     user.stack.calls.clear()
     said = user.types("create", *words)
     assert said.code == 0, said.err
@@ -126,7 +131,11 @@ def test_addons_get_the_roles_that_they_need(user: User, aws: Clients) -> None:
     assert actions["ebs-csi-controller-sa"] == {
         "sagemaker:AttachClusterNodeVolume", "sagemaker:DetachClusterNodeVolume",
         "eks:DescribeCluster",
+        "kms:CreateGrant", "kms:ListGrants", "kms:RevokeGrant", "kms:Decrypt", "kms:DescribeKey",
+        "kms:Encrypt", "kms:GenerateDataKey*", "kms:ReEncrypt*",
     }  # fmt: skip
+    keyed = [row for row in rights["kube-system/ebs-csi-controller-sa"][1] if "Sid" not in row]
+    assert [row["Resource"] for row in keyed if "kms" in repr(row)] == [[key], [key]]
     assert "fsx:CreateFileSystem" in actions["fsx-csi-controller-sa"]
     listing, objects = rights["kube-system/s3-csi-driver-sa"][1]
     assert listing["Resource"] == ["arn:aws:s3:::data", "arn:aws:s3:::results"]

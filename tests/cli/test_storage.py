@@ -617,3 +617,61 @@ def test_links_are_deleted_first_although_manifest_and_config_are_lost(user: Use
     document = delete(user, "--region", "us-west-2", "--delete-data")
     assert (files(user), associations(user)) == ({}, [])
     assert document["backups"].keys() == {"storage/data"}
+
+
+@pytest.mark.parametrize("service", ["fsx", "ecr"])
+def test_a_service_that_the_cluster_does_not_use_may_be_closed(user: User, service: str) -> None:
+    user.has("demo")
+    operation = {"fsx": "DescribeFileSystems", "ecr": "DescribeRepositories"}[service]
+    fault = Fault(service, operation, "AccessDeniedException", 400, "no endpoint for you", 99)
+    user.stack.sim.faults.append(fault)
+    said = user.types("orphans", "-o", "json")
+    assert said.code == 0, said.err
+    (line,) = said.document["not_listed"]
+    assert line.startswith(f"{service} was not asked for resources that only their tags show")
+    assert line in said.err
+    said = user.types("delete", "demo", "--yes")
+    assert said.code == 0, said.err
+    assert line in said.err
+
+
+def test_a_service_that_the_cluster_uses_must_answer(made: User) -> None:
+    fault = Fault("fsx", "DescribeFileSystems", "AccessDeniedException", 400, "no way", 99)
+    made.stack.sim.faults.append(fault)
+    said = made.types("delete", "demo", "--yes")
+    assert said.code == 3, said.err
+    assert "fsx cannot be asked what of the cluster exists there" in said.err
+    assert "AWS_ENDPOINT_URL_FSX" in said.err
+
+
+def test_a_service_that_cannot_be_reached_is_named(
+    made: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_FSX", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    said = made.types("orphans", "-o", "json")
+    assert (said.code, len(said.document["not_listed"])) == (0, 1), said.err
+    said = made.types("delete", "demo", "--yes")
+    assert said.code == 1, said.err
+    assert "fsx cannot be asked" in said.err
+
+
+def test_one_that_took_the_place_of_another_is_told(made: User) -> None:
+    """Somebody has deleted it, and created it again from a backup with all of its tags."""
+    write(made, of(namespaces=[]))
+    made.makes("demo", "-f", "c.yaml", "--yes")
+    ((id_, one),) = backend(made).systems.items()
+    backend(made).systems.clear()
+    new = {**one, "FileSystemId": "fs-0123456789abcdef0"}
+    backend(made).systems["fs-0123456789abcdef0"] = new
+    words = f"fs-0123456789abcdef0 has taken the place of {id_}"
+    plan = ("plan", "-f", "c.yaml", "--chart", str(CHART), "-o", "json")
+    rows = {row["key"]: row for row in made.types(*plan).document["resources"]}
+    assert (rows["storage/data"]["action"], rows["storage/data"]["why"]) == ("keep", words)
+    said = made.types("create", "-f", "c.yaml", "--chart", str(CHART))
+    assert (said.code, words in said.err) == (0, True)
+    backend(made).systems.clear()
+    grow_old(made)
+    rows = {row["key"]: row for row in made.types(*plan).document["resources"]}
+    assert rows["storage/data"]["action"] == "create"
+    assert "no longer exists; the new one is empty" in rows["storage/data"]["why"]

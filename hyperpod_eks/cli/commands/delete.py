@@ -76,7 +76,7 @@ def delete(options: Options, report: Report) -> Deleted | DeletePlan | NotCreate
     from hyperpod_eks.cli.confirm import confirm_delete
     from hyperpod_eks.cli.recorder import Recorder, result
     from hyperpod_eks.engine.decide import keeps_data
-    from hyperpod_eks.inventory.untracked import untracked
+    from hyperpod_eks.inventory.untracked import not_listed, untracked
 
     groups = _groups_to_keep(options.keep)
     run = options.if_created_by
@@ -88,6 +88,8 @@ def delete(options: Options, report: Report) -> Deleted | DeletePlan | NotCreate
             return _untouched(at.manifest, at.resolved.name, run or "")
         named = at.wants
         at.wants = untracked(at.context.aws, at.resolved, named)
+        for line in not_listed(at.context.aws):
+            current_console().warn(line)
         every = {want.key: want for want in (*at.manifest.remembered().values(), *at.wants)}
         keys = _kept_keys(every.values(), groups)
         asks = options.delete_data or not (options.yes or options.dry_run)

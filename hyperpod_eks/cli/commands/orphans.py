@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hyperpod_eks.cli.command import define
-from hyperpod_eks.cli.console import Log
+from hyperpod_eks.cli.console import Log, current_console
 from hyperpod_eks.cli.documents import called, head
 from hyperpod_eks.cli.options import Account, Output, Place, option
 from hyperpod_eks.frozen import frozen
@@ -43,6 +43,7 @@ def orphans(options: Options, report: Report) -> Orphans:
     missing.
     """
     from hyperpod_eks.cli.login import reading
+    from hyperpod_eks.inventory.untracked import not_listed
 
     aws = reading(options)
     identity = aws.identity  # first: without credentials no other call is made
@@ -50,6 +51,9 @@ def orphans(options: Options, report: Report) -> Orphans:
     living = {each.lineage: each.cluster for each in unknown if each.kind in CLUSTERS}
     left = [each for each in unknown if each.lineage not in living]
     place = Place(local=options.local, region=identity.region, profile=options.profile)
+    missed = not_listed(aws)
+    for line in missed:
+        current_console().warn(line)
     return {
         **head("orphans"),
         "account": identity.account,
@@ -59,6 +63,7 @@ def orphans(options: Options, report: Report) -> Orphans:
             for each in left
         ],
         "clusters": _clusters(living, place),
+        "not_listed": missed,
         "next": [
             f"hyperpod-eks delete {called(name, place)}"
             for name in sorted({each.cluster for each in left})

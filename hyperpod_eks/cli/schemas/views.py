@@ -213,6 +213,7 @@ class Orphans(Head):
     region: str
     orphans: list[Orphan]
     clusters: Annotated[list[Elsewhere], "Existing clusters whose manifest was not found."]
+    not_listed: Annotated[list[str], "Services that were not asked, with the reasons."]
     next: Annotated[list[str], "The commands that delete the orphans, one a cluster."]
 
 
