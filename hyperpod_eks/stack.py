@@ -63,7 +63,10 @@ def stack(resolved: ResolvedConfig, helm_binary: str | None = None) -> list[Reso
         resolved, roles, net, scripts, control.cluster, (chart, *cni, *files, *left, *control.left)
     )
     extras += addons.later(
-        resolved, control.cluster, monitoring.after(resolved, metrics, nodes), extras
+        resolved,
+        control.cluster,
+        monitoring.after(resolved, metrics, nodes) | addons.of_cluster(nodes),
+        extras,
     )
     spaces = kubernetes.namespaces(resolved, control.cluster, control.access)
     charts = helm.further(resolved, control, extras, (*workloads, *spaces), nodes, helm_binary)

@@ -73,6 +73,8 @@ def _allow(actions: str, *resources: str, **more: JsonMapping) -> JsonMapping:
 S3_DRIVER = "aws-mountpoint-s3-csi-driver"
 CLOUDWATCH = "amazon-cloudwatch-observability"
 OBSERVABILITY = "amazon-sagemaker-hyperpod-observability"
+INFERENCE = "amazon-sagemaker-hyperpod-inference"
+SPACES = "amazon-sagemaker-spaces"
 TRAINING_OPERATOR = "amazon-sagemaker-hyperpod-training-operator"
 _CLUSTER_LOGS = "arn:{partition}:logs:{region}:{account}:log-group:/aws/sagemaker/Clusters/*"
 
@@ -160,11 +162,30 @@ ADDON_ROLES: Mapping[str, AddonRole] = {
     ),
 }
 
+# Needs of add-ons for which EKS recommends policies, in case that it does not: of Spaces (SageMaker
+# developer guide, "SageMaker Spaces add-on", IAM permissions), read 2026-11-28.
+RECOMMENDED: Mapping[str, tuple[AddonRole, ...]] = {
+    SPACES: (
+        AddonRole(
+            "jupyter-k8s-system",
+            "jupyter-k8s-controller-manager",
+            ("AmazonSageMakerSpacesControllerPolicy",),
+        ),
+        AddonRole(
+            "jupyter-k8s-system",
+            "jupyter-k8s-authmiddleware",
+            ("AmazonSageMakerSpacesRouterPolicy",),
+        ),
+    ),
+}
+
 # Add-ons that others need: EKS installs those anyway, and their pods or objects fail then.  Pages
 # sagemaker-eks-operator-install.html and sagemaker-hyperpod-model-deployment-setup.html of the
-# Amazon SageMaker AI Developer Guide, read 2026-11-28.
+# Amazon SageMaker AI Developer Guide, and its pages about Spaces, read 2026-11-28.
 ADDON_NEEDS: Mapping[str, tuple[str, ...]] = {
     TRAINING_OPERATOR: ("cert-manager",),
+    INFERENCE: (S3_DRIVER, "aws-fsx-csi-driver", "metrics-server", "cert-manager"),
+    SPACES: ("cert-manager", "aws-ebs-csi-driver"),
 }
 
 # Zones in which EKS creates no control plane. EKS User Guide, page network-reqs.html ("Subnet

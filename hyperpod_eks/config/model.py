@@ -301,8 +301,9 @@ class Config(Section):
         Field(
             strict=False,
             description="Operators of SageMaker HyperPod. `training` is the HyperPod training"
-            " operator. Each comes with its add-on, the add-ons that this needs (cert-manager) and"
-            " its role; `addons` can set their versions and settings.",
+            " operator, `spaces` runs notebooks (SageMaker Spaces). Each comes with its add-on, the"
+            " add-ons that this needs (cert-manager, the driver of EBS) and its roles; `addons` can"
+            " set their versions and settings.",
         ),
     ] = ()
     monitoring: Annotated[

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Literal
 from hyperpod_eks.aws.published import (
     ADDON_NEEDS,
     CLOUDWATCH,
+    INFERENCE,
     OBSERVABILITY,
+    SPACES,
     TRAINING_OPERATOR,
 )
 from hyperpod_eks.config.addons import FSX_DRIVER, Addon
@@ -18,8 +20,8 @@ from hyperpod_eks.documents import JsonMapping
 if TYPE_CHECKING:
     from hyperpod_eks.config.model import Config
 
-Operator = Literal["training"]
-OPERATORS: Mapping[Operator, str] = {"training": TRAINING_OPERATOR}
+Operator = Literal["training", "spaces"]
+OPERATORS: Mapping[Operator, str] = {"training": TRAINING_OPERATOR, "spaces": SPACES}
 """By operator, its add-on."""
 CERT_MANAGER = "cert-manager"
 _TOLERATIONS = {"tolerations": [{"operator": "Exists", "effect": "NoSchedule"}]}
@@ -58,7 +60,8 @@ def _implied(config: Config) -> Iterator[str]:
 
 def linked_addons(config: Config) -> frozenset[str]:
     """Return the add-ons whose settings name other resources, and that come after the nodes."""
-    return frozenset({OBSERVABILITY} if config.monitoring == "prometheus" else ())
+    found = {INFERENCE} & config.addons.keys()
+    return frozenset(found | ({OBSERVABILITY} if config.monitoring == "prometheus" else set()))
 
 
 def _set(name: str, addon: Addon) -> Addon:

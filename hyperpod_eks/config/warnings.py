@@ -32,6 +32,7 @@ def warnings(config: Config) -> list[str]:
         _shut_buckets,
         _no_nat,
         _alone,
+        _inference,
         unmet_quotas,
         _small,
     )
@@ -156,6 +157,20 @@ def _alone(config: Config) -> Iterator[str]:
         if lacks:
             names = ", ".join(lacks)
             yield f"addons.{name}: it needs {names}, which addons does not name: add {names}"
+
+
+def _inference(config: Config) -> Iterator[str]:
+    """What the inference operator's role and bucket must be called (its managed policy)."""
+    if not (addon := config.addons.get(versions.INFERENCE)):
+        return
+    setting = f"addons.{versions.INFERENCE}.configuration_values"
+    for name, start, what in (
+        ("executionRoleArn", ":role/SageMakerHyperPodInference", "the operator's role"),
+        ("tlsCertificateS3Bucket", "hyperpod-tls", "a bucket for its certificates"),
+    ):
+        value = str(addon.configuration_values.get(name) or "")
+        if start.removeprefix(":role/") not in value:
+            yield f"{setting}: {name} is {what}, whose name begins with {start.rpartition('/')[2]}"
 
 
 def _small(config: Config) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from hyperpod_eks.aws.published import ADDON_ROLES, AddonRole
+from hyperpod_eks.aws.published import ADDON_ROLES, RECOMMENDED, AddonRole
 from hyperpod_eks.aws.tags import CLUSTER
 from hyperpod_eks.config.addons import NEEDED_ADDONS, Addon
 from hyperpod_eks.config.rules import get
@@ -136,6 +136,8 @@ def _key_statements(keys: Sequence[str]) -> Iterator[JsonObject]:
 
 def published(name: str, addon: Addon) -> tuple[AddonRole, ...]:
     """Return the published needs of an add-on; empty for no such row, or without its buckets."""
+    if name in RECOMMENDED:
+        return RECOMMENDED[name]
     row = ADDON_ROLES.get(name)
     return () if row is None or (row.by_bucket and not addon.buckets) else (row,)
 

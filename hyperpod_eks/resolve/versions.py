@@ -10,6 +10,7 @@ from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.failures import absent
 from hyperpod_eks.aws.published import (
     ADDON_ROLES,
+    RECOMMENDED,
     AddonRole,
     choose_version,
     in_extended_support,
@@ -146,6 +147,8 @@ def _check_addon(
     roles, unknown = published(name, addon) if ours else (), ""
     if asks:
         roles, unknown = _recommended(found, needs=bool(needs))
+        if unknown and name in RECOMMENDED:
+            roles, unknown = RECOMMENDED[name], ""
     elif ours and name in ADDON_ROLES and not roles:
         unknown = f"addons.{name}.buckets names none"
     namespace = str(about.get("defaultNamespace") or "")

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field
 
-from hyperpod_eks.aws.published import ADDON_NEEDS
+from hyperpod_eks.aws.published import ADDON_NEEDS, INFERENCE
 from hyperpod_eks.config.addons import NEEDED_ADDONS
 from hyperpod_eks.config.addons import Addon as DeclaredAddon
 from hyperpod_eks.config.model import Config
@@ -19,7 +19,9 @@ from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.addon import Addon, PodIdentity
 from hyperpod_eks.resources.base import Resource
 from hyperpod_eks.resources.eks import Cluster
+from hyperpod_eks.resources.hyperpod.nodes import Nodes
 from hyperpod_eks.resources.iam import Role
+from hyperpod_eks.resources.linked_addon import link as link_to
 from hyperpod_eks.resources.linked_addon import linked
 from hyperpod_eks.steps.pod_identity import role
 
@@ -54,6 +56,12 @@ def later(
 ) -> tuple[Addon, ...]:
     """Declare the add-ons that come after the nodes."""
     return _declared(resolved, cluster, links, others, later=True)
+
+
+def of_cluster(nodes: Nodes) -> dict[str, Link]:
+    """Return what the inference operator is declared with: it names the HyperPod cluster."""
+    settings = {"hyperpodClusterArn": link_to(nodes.cluster, "arn")}
+    return {INFERENCE: Link((nodes,), settings, (nodes.cluster,))}
 
 
 def _declared(

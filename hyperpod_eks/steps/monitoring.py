@@ -37,7 +37,7 @@ def before(made: tuple[Resource, ...]) -> Links:
     return {CLOUDWATCH: Link(after=tuple(x for x in made if isinstance(x, InsightsLogs)))}
 
 
-def after(resolved: ResolvedConfig, made: tuple[Resource, ...], nodes: Resource) -> Links:
+def after(resolved: ResolvedConfig, made: tuple[Resource, ...], nodes: Resource) -> dict[str, Link]:
     """Return what the observability add-on is declared with; it fails without nodes."""
     sources = tuple(each for each in made if isinstance(each, Workspace))
     settings = _observability(resolved, sources)

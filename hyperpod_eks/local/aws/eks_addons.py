@@ -197,6 +197,8 @@ def _settle_later(
             text = eks_kube.apply_workload(
                 cluster, addon.workload, image, manager="eks", force=force, tolerations=tolerations
             )
+            for each in ADDONS[name].defines:
+                text = text or eks_kube.define(cluster, each)
             code = "ConfigurationConflict" if text else ""
             if name == GOVERNANCE and not code and (kubernetes := eks_kube.endpoint(cluster)):
                 kubernetes.queue(installed=True)

@@ -52,6 +52,16 @@ CREATABLE = [name for name, one in VERSIONS.items() if one["versionStatus"] != "
 
 
 @dataclass(frozen=True)
+class Definition:
+    """A kind that an add-on defines: its name and the fields that its spec must have."""
+
+    group: str
+    version: str
+    kind: str
+    required: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class AddonKind:
     """An add-on: its versions, newest first, and the workload that it puts into the cluster."""
 
@@ -74,6 +84,8 @@ class AddonKind:
 
     ``cert-manager.io/cert-manager``; empty for none.
     """
+    defines: tuple[Definition, ...] = ()
+    """Kinds that it defines, and that last longer than it."""
 
     def for_kubernetes(self, version: str) -> list[str]:
         """Return the versions for a Kubernetes version, newest first."""
@@ -200,6 +212,10 @@ ADDONS = {
         "Deployment/aws-hyperpod/hp-training-operator-hp-training-controller-manager",
         "machine-learning",
         needs="cert-manager.io/cert-manager",
+        defines=(
+            # github.com/aws/sagemaker-hyperpod-cli, hyperpod_pytorch_job_unified_config.py
+            Definition("sagemaker.amazonaws.com", "v1", "HyperPodPyTorchJob", ("replicaSpecs",)),
+        ),
     ),
     "amazon-sagemaker-hyperpod-observability": AddonKind(
         {"v1.2.0-eksbuild.3": "1.32-1.37"},
@@ -214,6 +230,15 @@ ADDONS = {
         "Deployment/jupyter-k8s-system/jupyter-k8s-controller-manager",
         "machine-learning",
         pod_identity=True,
+        recommended=(
+            ("jupyter-k8s-controller-manager", "AmazonSageMakerSpacesControllerPolicy"),
+            ("jupyter-k8s-authmiddleware", "AmazonSageMakerSpacesRouterPolicy"),
+        ),
+        needs="cert-manager.io/cert-manager",
+        defines=(
+            # github.com/jupyter-infra/jupyter-k8s, api/v1alpha1/workspace_types.go
+            Definition("workspace.jupyter.org", "v1alpha1", "Workspace", ("displayName",)),
+        ),
     ),
     "amazon-sagemaker-hyperpod-inference": AddonKind(
         {"v2.1.0-eksbuild.1": "1.32-1.37"},
@@ -221,6 +246,16 @@ ADDONS = {
         "Deployment/hyperpod-inference-system/hyperpod-inference-operator-controller-manager",
         "machine-learning",
         pod_identity=True,
+        needs="cert-manager.io/cert-manager",
+        defines=(
+            # github.com/aws/sagemaker-hyperpod-cli, charts/inference-operator/config/crd
+            Definition(
+                "inference.sagemaker.aws.amazon.com",
+                "v1",
+                "InferenceEndpointConfig",
+                ("modelName", "modelSourceConfig", "worker"),
+            ),
+        ),
     ),
 }
 

@@ -9,11 +9,18 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
+from hyperpod_eks.local.aws.eks_data import Definition
 from hyperpod_eks.local.aws.eks_model import Cluster
 from hyperpod_eks.local.aws.sim import current
 from hyperpod_eks.local.kubernetes import Cluster as Endpoint
 
-_GROUPS = {"Deployment": "apis/apps/v1", "DaemonSet": "apis/apps/v1", "Namespace": "api/v1"}
+_DEFINITION = "CustomResourceDefinition"
+_GROUPS = {
+    _DEFINITION: "apis/apiextensions.k8s.io/v1",
+    "Deployment": "apis/apps/v1",
+    "DaemonSet": "apis/apps/v1",
+    "Namespace": "api/v1",
+}
 
 
 def endpoint(cluster: Cluster) -> Endpoint | None:
@@ -61,6 +68,30 @@ def apply_workload(
 def delete_workload(cluster: Cluster, workload: tuple[str, str, str]) -> None:
     """Delete a workload, if it is there."""
     _call(cluster, "DELETE", _path(*workload))
+
+
+def define(cluster: Cluster, one: Definition) -> str:
+    """Define a kind whose spec takes every field; returns the API server's refusal."""
+    singular = one.kind.lower()
+    spec = {"type": "object", "required": [*one.required]}
+    shape = {
+        "type": "object",
+        "properties": {
+            "spec": {**spec, "x-kubernetes-preserve-unknown-fields": True},
+            "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+        },
+    }
+    version = {
+        "name": one.version,
+        "served": True,
+        "storage": True,
+        "subresources": {"status": {}},
+        "schema": {"openAPIV3Schema": shape},
+    }
+    names = {"kind": one.kind, "plural": f"{singular}s", "singular": singular}
+    about = {"group": one.group, "scope": "Namespaced", "names": names, "versions": [version]}
+    name = f"{singular}s.{one.group}"
+    return _apply(cluster, _DEFINITION, "", name, {"spec": about}, "eks", force=True)
 
 
 def exists(cluster: Cluster, workload: str) -> bool:

@@ -1,8 +1,9 @@
-"""Jobs that run to their end: batch/v1 Job, and MPIJob and PyTorchJob where their operator runs.
+"""Jobs that run to their end: batch/v1 Job, and those of operators where these run.
 
 The conditions and labels are those of the Job controller, of mpi-operator (v2beta1) and of
-training-operator (v1) of Kubeflow. No container runs: one that is commanded to `exit N`, or is
-`false`, fails, every other succeeds.
+training-operator (v1) of Kubeflow; a HyperPodPyTorchJob has pods and the conditions Created,
+Running, Completed and Failed (its controller is not public). No container runs: one that is
+commanded to `exit N`, or is `false`, fails, every other succeeds.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from .resources import Resource
 from .store import Store
 from .workloads import digest, is_available, labelled, owner_reference
 
-KINDS = ("Job", "MPIJob", "PyTorchJob", "Pod", "Deployment")
+KINDS = ("Job", "MPIJob", "PyTorchJob", "HyperPodPyTorchJob", "Pod", "Deployment")
 # The Deployment that makes a custom job's pods, by the end of its name.
 _OPERATORS = {
     "MPIJob": ("mpi-operator",),
+    "HyperPodPyTorchJob": ("hp-training-controller-manager",),
     "PyTorchJob": ("training-operator", "training-operators", "training-operator-kubeflow"),
 }
 _REPLICAS = {
@@ -27,6 +29,7 @@ _REPLICAS = {
     "PyTorchJob": ("pytorchReplicaSpecs", ("Master", "Worker")),
 }
 _BACKOFF_LIMIT = 6
+_ENDS = ("Complete", "Completed", "Failed", "Succeeded")
 
 
 class Jobs:
@@ -55,7 +58,11 @@ class Jobs:
             mine = owned.get(job["metadata"]["uid"], [])
             if resource.kind == "Job":
                 self._job(resource, job, mine)
-            elif self._operator_runs(resource.kind):
+            elif not self._operator_runs(resource.kind):
+                continue
+            elif resource.kind == "HyperPodPyTorchJob":
+                self._hyperpod(resource, job, mine)
+            else:
                 self._replicated(resource, job, mine)
 
     # --- batch/v1 --------------------------------------------------------------------------------
@@ -192,6 +199,34 @@ class Jobs:
             if policy == "All" or (running and (policy == "Running" or kind == "MPIJob")):
                 self._delete(pod)
 
+    # --- HyperPod --------------------------------------------------------------------------------
+
+    def _hyperpod(self, resource: Resource, job: Obj, pods: list[Obj]) -> None:
+        """Every replica of every list is a pod, and all must succeed."""
+        name, there = job["metadata"]["name"], {pod["metadata"]["name"]: pod for pod in pods}
+        wanted = {
+            f"{name}-{each.get('name', 'pods')}-{n}": each.get("template") or {}
+            for each in job["spec"]["replicaSpecs"]
+            for n in range(each.get("replicas", 1))
+        }
+        if (job["spec"].get("runPolicy") or {}).get("suspend"):
+            wanted = {}
+        for pod_name, template in wanted.items():
+            if pod_name not in there:
+                spec = {"restartPolicy": "Never", **template.get("spec", {})}
+                self._create(job, {**template, "spec": spec}, pod_name, {})
+        phases = [dig(there.get(each, {}), "status", "phase") or "Pending" for each in wanted]
+        conditions = self._with(job, "Created", "JobCreated", f"{name} is created.")
+        if "Failed" in phases:
+            conditions = self._with(job, "Failed", "JobFailed", f"{name} has failed.", conditions)
+        elif wanted and all(each == "Succeeded" for each in phases):
+            text = f"{name} has completed."
+            conditions = self._with(job, "Completed", "JobCompleted", text, conditions)
+        elif wanted and all(each in ("Running", "Succeeded") for each in phases):
+            text = f"{name} is running."
+            conditions = self._with(job, "Running", "JobRunning", text, conditions)
+        self._store.set_status(resource, job, {"conditions": conditions})
+
     # --- either ----------------------------------------------------------------------------------
 
     def _with(
@@ -202,7 +237,7 @@ class Jobs:
         if any(c["type"] == kind for c in found):
             return found
         now = timestamp(self._store.clock)
-        ended = kind in ("Succeeded", "Failed")
+        ended = kind in _ENDS
         kept = [{**c, "status": "False"} if ended and c["type"] == "Running" else c for c in found]
         times = {"lastTransitionTime": now}
         times |= {"lastProbeTime": now} if job["kind"] == "Job" else {"lastUpdateTime": now}
@@ -230,8 +265,7 @@ class Jobs:
 
 def _finished(job: Obj) -> bool:
     conditions = dig(job, "status", "conditions") or []
-    ends = ("Complete", "Failed", "Succeeded")
-    return any(c["type"] in ends and c["status"] == "True" for c in conditions)
+    return any(c["type"] in _ENDS and c["status"] == "True" for c in conditions)
 
 
 def _index(pod: Obj) -> int:
