@@ -64,6 +64,9 @@ objects:
 instance_groups:
 - {name: system, instance_type: ml.m5.2xlarge, instance_count: 2}
 - {name: more, instance_type: ml.m5.2xlarge, instance_count: 0, min_instance_count: 0}
+teams:
+  vision:
+    quota: [{instance_type: ml.m5.2xlarge, count: 1}]
 auto_scaling:
   mode: Enable
   node_pools: [{name: more, instance_groups: [more]}]
@@ -210,8 +213,14 @@ def test_with_everything_on_a_create_that_has_nothing_to_do_waits_four_times(use
     assert "eks.DescribeAddonVersions" in waits[0]
     assert "eks.DescribeAddonConfiguration" in waits[1], waits
     assert {"eks.DescribeAddon", "fsx.DescribeDataRepositoryAssociations"} <= {*waits[2]}, waits
-    assert {*waits[3]} <= {"eks.DescribePodIdentityAssociation", "iam.GetPolicyVersion"}, waits
-    assert len(calls) <= 90
+    assert {*waits[3]} <= {
+        "eks.DescribePodIdentityAssociation",
+        "iam.GetPolicyVersion",
+        "sagemaker.DescribeClusterSchedulerConfig",
+        "sagemaker.DescribeComputeQuota",
+        "sagemaker.ListTags",
+    }, waits
+    assert len(calls) <= 98
 
 
 def test_a_first_create_makes_hardly_more_calls_than_it_must(life: Life) -> None:

@@ -84,7 +84,8 @@ class _Preparation:
     def _roles(self) -> Iterator[str]:
         iam, account = self._client("iam"), self._client("sts").get_caller_identity()["Account"]
         config, start = self._config, f"arn:aws:iam::{account}:role/"
-        wanted = {entry.principal_arn: "ec2.amazonaws.com" for entry in config.eks.access}
+        people = (*config.people, *(entry.principal_arn for entry in config.eks.access))
+        wanted = dict.fromkeys(people, "ec2.amazonaws.com")
         pods = [each.role_arn for each in config.pod_identity if each.role_arn]
         for addon in config.addons.values():
             pods += [str(each["role_arn"]) for each in addon.pod_identity_associations or ()]

@@ -9,6 +9,7 @@ from typing import Any
 
 import boto3
 import pytest
+import yaml
 
 from hyperpod_eks.aws.client import Identity
 from hyperpod_eks.config.load import load
@@ -20,9 +21,10 @@ from hyperpod_eks.preflight.teams import governance
 from tests.cli.test_objects import kubernetes
 from tests.conftest import Clients, Said, User, at_work, in_a_copy
 from tests.local.ground import role
-from tests.local.test_governance import JOBS, QUEUE, SPACE, job
+from tests.local.test_governance import ADDON, JOBS, QUEUE, SPACE, job
 from tests.rounds import rounds
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 BASE = """name: demo
 instance_groups: [{name: a, instance_type: ml.m5.2xlarge, instance_count: 2}]
 """
@@ -125,6 +127,11 @@ def test_create_makes_a_policy_and_a_quota_for_each_team(made: User, aws: Client
     }
 
 
+def test_the_job_of_the_example_is_admitted(made: User) -> None:
+    body = yaml.safe_load((EXAMPLES / "workloads/team-job.yaml").read_text())
+    assert kubernetes("POST", JOBS, body, dryRun="All")["spec"]["suspend"] is True
+
+
 def test_a_second_create_changes_nothing_in_four_rounds(made: User) -> None:
     assert made.types(*PLAN).code == 0
     made.mutations()
@@ -217,6 +224,24 @@ def test_a_quota_that_failed_as_it_was_created_is_created_again(
         assert quota(aws, "night")["Status"] == "Created"
         declare(user)
         assert user.types(*CREATE, "--yes").code == 0
+
+
+def test_the_addon_is_not_upgraded_from_v1_3(made: User, tmp_path: Path) -> None:
+    from hyperpod_eks.local.aws.eks_clusters import of_region  # noqa: PLC0415  loads moto
+
+    addon = of_region("us-west-2").clusters["demo"].addons[ADDON].document
+    newest = addon["addonVersion"]
+    addon["addonVersion"] = "v1.3.0-eksbuild.1"
+    try:
+        with in_a_copy(made, tmp_path / "copy") as user:
+            declare(user, f"addons: {{{ADDON}: {{version: {newest}}}}}\n{TEAMS}")
+            assert "is not updated in place" in words(user.types(*PLAN).out)
+            said = user.types(*CREATE)
+            assert said.code == 2
+            assert "Kueue of v1.3 is not updated in place" in said.err
+            assert addon["addonVersion"] == "v1.3.0-eksbuild.1"
+    finally:
+        addon["addonVersion"] = newest
 
 
 def test_a_region_without_task_governance_is_a_warning() -> None:
