@@ -15,6 +15,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from hyperpod_eks.cli.commands.explain import PAGES, WHOLE
 from hyperpod_eks.cli.commands.init import EXAMPLES
 
 ROOT = Path(__file__).parents[1]
@@ -102,8 +103,8 @@ def test_the_wheel_has_our_files_and_nothing_else(tmp_path: Path) -> None:
     assert packed - modules - schemas - chart == {
         "hyperpod_eks/_lifecycle/on_create.sh",
         "hyperpod_eks/_schemas/config.json",
-        "hyperpod_eks/_docs/exit-codes.md",
-        "hyperpod_eks/_docs/troubleshooting.md",
+        *(f"hyperpod_eks/_docs/{page}" for page in PAGES),
+        *(f"hyperpod_eks/_docs/{page}.md" for page in WHOLE),
         *(f"hyperpod_eks/_examples/{name}.yaml" for name in EXAMPLES),
         "hyperpod_eks/policy/authorization.json",
         "hyperpod_eks/local/kubernetes/protobuf.json",

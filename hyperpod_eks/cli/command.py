@@ -14,6 +14,7 @@ from hyperpod_eks.cli.options import Output, parameters, sections
 if TYPE_CHECKING:
     from hyperpod_eks.events import Report
 
+MORE = "Exit codes and documents: hyperpod-eks explain pipelines"
 O = TypeVar("O", bound=Output)  # noqa: E741  options
 
 
@@ -75,4 +76,4 @@ def define(
 def epilog(examples: str) -> str:
     """Return the epilog of a command's help: its examples."""
     lines = [f"  {line.strip()}" for line in examples.strip().splitlines()]
-    return "\n".join(["\b", "Examples:", *lines, "", "Exit codes and documents: docs/pipelines.md"])
+    return "\n".join(["\b", "Examples:", *lines, "", MORE])

@@ -19,7 +19,7 @@ from click.shell_completion import ShellComplete
 from hyperpod_eks.cli import commands as package
 from hyperpod_eks.cli import main
 from hyperpod_eks.cli.app import COMMANDS as TABLE
-from hyperpod_eks.cli.command import Command
+from hyperpod_eks.cli.command import MORE, Command
 from hyperpod_eks.cli.console import Console
 from hyperpod_eks.errors import Exit
 from hyperpod_eks.preflight.run import known
@@ -39,7 +39,9 @@ def typed(text: str) -> list[list[str]]:
     return [shlex.split(part) for part in parts]
 
 
-CALLS = [(name, call) for name in ALONE for call in typed(EVERY[name].epilog or "")]
+CALLS = [
+    (name, call) for name in ALONE for call in typed((EVERY[name].epilog or "").removesuffix(MORE))
+]
 
 
 @pytest.mark.parametrize(("name", "call"), CALLS, ids=str)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 PAGES = ("exit-codes.md", "troubleshooting.md")
 """The pages whose sections are topics."""
+WHOLE = ("config", "crash-safety", "iam", "leaving", "library", "local-stack", "pipelines", "teams")
+"""The pages that are topics, by their names."""
 
 
 @frozen
@@ -29,8 +31,9 @@ class Options(Output):
 def explain(options: Options, report: Report) -> Explanation:
     """Explain an exit code or the cause of an error.
 
-    TOPIC is an exit code, such as 10, or the id that an error prints in brackets after its cause,
-    such as nat-missing.  Without TOPIC it lists all topics.  Does not call AWS.
+    TOPIC is an exit code, such as 10, the id that an error prints in brackets after its cause,
+    such as nat-missing, or a page of the documentation, such as pipelines.  Without TOPIC it lists
+    all topics.  Does not call AWS.
     """
     known = topics()
     if options.topic is None:
@@ -45,7 +48,7 @@ def explain(options: Options, report: Report) -> Explanation:
 
 
 def topics() -> dict[str, str]:
-    """Return the sections of the pages, by exit code and by id of the cause."""
+    """Return the sections by exit code and by id of the cause, and the pages by name."""
     from hyperpod_eks.folders import packaged
 
     folder = packaged("_docs", "docs")
@@ -57,6 +60,9 @@ def topics() -> dict[str, str]:
             topic = title.lower().removeprefix("exit ")
             if " " not in topic:
                 found[topic] = _readable(text)
+    for page in WHOLE:
+        title, _, text = (folder / f"{page}.md").read_text("utf-8").partition("\n")
+        found[page] = f"{title.removeprefix('# ')}.\n\n{_readable(text)}"
     return found
 
 

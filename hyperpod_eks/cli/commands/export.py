@@ -38,7 +38,8 @@ def terraform(options: Options, report: Report) -> Export:
     """Write cluster NAME as Terraform configuration.
 
     Writes import blocks and resources for everything in the manifest, and names what it leaves
-    out.  Does not call AWS.  docs/leaving.md says how to import it.
+    out.  Does not call AWS.  `hyperpod-eks explain leaving` says how
+    to import it.
     """
     from hyperpod_eks.export import terraform as exports
 
@@ -54,7 +55,8 @@ def cloudformation(options: Options, report: Report) -> Export:
     """Write cluster NAME as a CloudFormation template.
 
     Writes a template and the list of resources to import into its stack, and names what it leaves
-    out.  Does not call AWS.  docs/leaving.md says how to import it.
+    out.  Does not call AWS.  `hyperpod-eks explain leaving` says how
+    to import it.
     """
     from hyperpod_eks.export import cloudformation as exports
 

@@ -55,7 +55,7 @@ TEMPLATE = """\
 #
 #   hyperpod-eks create -f {file}
 #
-# Lines that start with # show defaults or examples; docs/config.md explains every setting.
+# Lines that start with # show defaults or examples.  Every setting: hyperpod-eks explain config
 name: {name}
 region: {region}
 # account: "111122223333"       # refuse to run in any other account

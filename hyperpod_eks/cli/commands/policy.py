@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 def policy(options: Options, report: Report) -> Policy:
     """Print the IAM policies that a user of this tool needs.
 
-    They allow create, status and delete on cluster NAME and nothing else; docs/iam.md explains how
-    to use them.  Calls AWS for the account id if the config does not set it, and for the policies
-    that EKS recommends for add-ons.
+    They allow create, status and delete on cluster NAME and nothing else; `hyperpod-eks explain
+    iam` says how to use them.  Calls AWS for the account id if the config does not set it, and for
+    the policies that EKS recommends for add-ons.
     """
     from hyperpod_eks import adoption as existing
     from hyperpod_eks.cli.settings import entered, settings
