@@ -72,7 +72,7 @@ def leaving(snapshot: Snapshot, name: str, live: Live) -> Live:
 def governance(snapshot: Snapshot, live: Live) -> list[str]:
     """Describe quotas and policies of task governance (SageMaker developer guide, "Troubleshoot").
 
-    They block a delete; this tool creates none.
+    They block a delete; those of this tool are deleted before.
     """
     sagemaker, region = snapshot.aws.sagemaker, snapshot.aws.session.region_name
     return [
