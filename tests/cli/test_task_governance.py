@@ -244,6 +244,15 @@ def test_the_addon_is_not_upgraded_from_v1_3(made: User, tmp_path: Path) -> None
         addon["addonVersion"] = newest
 
 
+def test_only_who_has_teams_needs_permissions_for_quotas(made: User, tmp_path: Path) -> None:
+    with in_a_copy(made, tmp_path / "copy") as user:
+        for teams, needed in ((TEAMS, True), ("", False)):
+            declare(user, teams)
+            said = user.types("policy", "-f", "c.yaml")
+            assert said.code == 0, said.err
+            assert ("sagemaker:DescribeComputeQuota" in said.out) is needed
+
+
 def test_a_region_without_task_governance_is_a_warning() -> None:
     config = SimpleNamespace(teams={"vision": object()})
     there: Any = SimpleNamespace(config=config, aws=SimpleNamespace(identity=HERE))
