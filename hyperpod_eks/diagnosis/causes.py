@@ -2,45 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from functools import cached_property
-
 from hyperpod_eks.aws.errors import CLOCK
-from hyperpod_eks.frozen import frozen
-
-
-@frozen
-class Cause:
-    """A known cause.  ``says`` is a pattern for the text of evidence whose source matches
-    ``source``: messages of AWS and of other programs, never ours.  Evidence that names the cause
-    matches as well; if ``says`` is empty, nothing else does.
-
-    ``cause`` and ``next`` may contain {cluster} (with the options for its location), {name},
-    {again} (the create that continues), {region}, {eks}, {about}, {group}, the named groups of
-    ``says`` and the values of `KnownCause`.  ``instead_of`` are the ids of causes that this one
-    replaces.  ``also`` is a source whose evidence is always added.  A ``vague`` cause is shown only
-    if no other one matches.
-    """
-
-    id: str
-    says: str
-    cause: str
-    next: str
-    source: str = ".*"
-    instead_of: tuple[str, ...] = ()
-    also: str = ""
-    vague: bool = False
-
-    @cached_property
-    def pattern(self) -> re.Pattern[str]:
-        """``says``, compiled; it ignores case."""
-        return re.compile(self.says, re.IGNORECASE | re.DOTALL)
-
-    def fits(self, source: str, text: str) -> bool:
-        """Whether evidence with this source and text matches this cause."""
-        matches = self.says and re.fullmatch(self.source, source) and self.pattern.search(text)
-        return bool(matches)
-
+from hyperpod_eks.diagnosis.cause import Cause
+from hyperpod_eks.diagnosis.smoke import SMOKE
 
 _SHOW_LOG = "hyperpod-eks logs {cluster} --group {group}"
 _REMAKE = "hyperpod-eks create {cluster} --replace-failed"
@@ -367,68 +331,7 @@ CAUSES: tuple[Cause, ...] = (
         " run the same command again",
         vague=True,
     ),
-    # --- a cluster that exists, but does not work (`hyperpod-eks test`)
-    Cause(
-        "not-registered",
-        "",
-        "HyperPod has more nodes than Kubernetes: some have not registered with the cluster yet, or"
-        " cannot reach the EKS endpoint",
-        "hyperpod-eks nodes {cluster}, then hyperpod-eks logs {cluster} --group {group}",
-    ),
-    Cause(
-        "node-unhealthy",
-        "",
-        "HyperPod has found a fault of the node {node}, and keeps pods away from it",
-        "hyperpod-eks events {cluster}, then hyperpod-eks nodes {cluster} replace {node}",
-    ),
-    Cause(
-        "node-checking",
-        "",
-        "deep health checks are running, and the node accepts no pods until they end",
-        "hyperpod-eks status {cluster}, and run the same command again once they have ended",
-    ),
-    Cause(
-        "node-taint",
-        "",
-        "the node {node} has a taint that its instance group does not declare, so no pod that"
-        " does not tolerate it is scheduled there",
-        "kubectl taint node {node} {taint}- removes it",
-    ),
-    Cause(
-        "no-device",
-        "",
-        "nodes of {type} offer fewer {device} to pods than they have: the chart's device plugin is"
-        " off, does not list the type, or does not run",
-        "kubectl get pods --all-namespaces | grep device-plugin, then hyperpod-eks create {cluster}"
-        " with the plugin on in chart.values",
-    ),
-    Cause(
-        "addon-unhealthy",
-        "",
-        "the add-on {about} is not healthy",
-        "aws eks describe-addon --cluster-name {eks} --addon-name {about} --region {region}",
-        vague=True,
-    ),
-    Cause(
-        "component-failing",
-        "",
-        "the {kind} {workload} in {namespace} does not run on all nodes that it should run on",
-        "kubectl --namespace {namespace} describe {kind} {workload}, and kubectl --namespace"
-        " {namespace} logs {kind}/{workload}",
-    ),
-    Cause(
-        "kind-missing",
-        "",
-        "the kind {kind} is not defined: its operator was not installed, or its"
-        " CustomResourceDefinition was deleted",
-        "hyperpod-eks create {cluster} installs it",
-    ),
-    Cause(
-        "claim-pending",
-        "",
-        "the claim {claim} in {namespace} has no volume, so that pods that use it do not start",
-        "kubectl --namespace {namespace} describe pvc {claim}, then hyperpod-eks create {cluster}",
-    ),
+    *SMOKE,
     # --- if no other cause matches
     Cause(
         "failed-is-final",

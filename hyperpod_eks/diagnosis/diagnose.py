@@ -9,7 +9,8 @@ from functools import partial
 
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.snapshot import Snapshot
-from hyperpod_eks.diagnosis.causes import CAUSES, Cause
+from hyperpod_eks.diagnosis.cause import Cause
+from hyperpod_eks.diagnosis.causes import CAUSES
 from hyperpod_eks.documents import JsonObject
 from hyperpod_eks.errors import HyperpodError, KnownCause
 from hyperpod_eks.frozen import frozen

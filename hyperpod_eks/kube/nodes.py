@@ -25,7 +25,8 @@ class Node:
     ``why`` is kubelet's message while the node is not ready; ``kubelet`` is kubelet's version;
     ``checking`` is whether a deep health check is running, during which the node accepts no pods;
     ``devices`` are the numbers of devices for pods by resource name ({"nvidia.com/gpu": 8});
-    ``taints`` are those that keep pods away, as ``key=value:effect``.
+    ``taints`` are those that keep pods away, as ``key=value:effect``; ``deep_check`` is the
+    state of the last deep health check (InProgress, Passed, Failed).
     """
 
     name: str
@@ -38,6 +39,7 @@ class Node:
     checking: bool = False
     devices: Mapping[str, int] = field(default_factory=dict)
     taints: tuple[str, ...] = ()
+    deep_check: str = ""
 
     @property
     def instance_id(self) -> str:
@@ -74,6 +76,7 @@ def _node(document: JsonMapping) -> Node:
         checking=text(labels, DEEP_CHECK) == "InProgress",
         devices=_devices(part(document, "status", "allocatable")),
         taints=tuple(_taints(document)),
+        deep_check=text(labels, DEEP_CHECK),
     )
 
 

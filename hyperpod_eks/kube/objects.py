@@ -77,6 +77,12 @@ def served(access: Access, api_version: str) -> dict[str, Kind]:
     }
 
 
+def every(access: Access, api_version: str, kind: Kind) -> list[JsonMapping]:
+    """List the objects of a kind in all namespaces.  Raises as `served`."""
+    with _words(access):
+        return list(_list(access._client, f"{_root(api_version)}/{kind.plural}"))
+
+
 def find(access: Access, reference: ObjectReference, kind: Kind) -> JsonObject | None:
     """Return an object; None if it does not exist.  Raises as `served`."""
     with _words(access):

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from itertools import islice
 
 from hyperpod_eks.aws.published import ADDON_ROLES, TRAINING_OPERATOR
-from hyperpod_eks.documents import JsonMapping
 from hyperpod_eks.errors import KnownCause
 from hyperpod_eks.kube import objects
 from hyperpod_eks.kube.client import part, text
@@ -71,7 +70,7 @@ def _node(id_: str) -> KnownCause:
 
 def node_taints(facts: Facts) -> Iterator[Outcome]:
     """No node may have a taint that its group does not declare: nobody tolerates it."""
-    declared = {g["InstanceGroupName"]: set(_taints(g)) for g in facts.groups}
+    declared = {g["InstanceGroupName"]: set(facts.taints(g)) for g in facts.groups}
     strange = (
         (node, taint)
         for node in facts.nodes
@@ -84,14 +83,6 @@ def node_taints(facts: Facts) -> Iterator[Outcome]:
         yield Finding(
             about, f"the taint {taint} is not of the group", KnownCause("node-taint", values)
         )
-
-
-def _taints(group: JsonMapping) -> Iterator[str]:
-    """Yield the taints of a group, those that its nodes have and those that they will get."""
-    config = group.get("KubernetesConfig") or {}
-    for member in ("CurrentTaints", "DesiredTaints"):
-        for each in config.get(member) or ():
-            yield f"{each['Key']}={each.get('Value') or ''}:{each['Effect']}"
 
 
 def node_devices(facts: Facts) -> Iterator[Outcome]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import NamedTuple
@@ -58,6 +59,12 @@ class Facts:
     access: Access
     described: JsonMapping
     config: Config | None
+    image: str = ""
+    """The image of level 2."""
+    accelerator_image: str = ""
+    """The image of level 3; empty for the usual ones."""
+    deadline: float = math.inf
+    """Seconds of the monotonic clock at which the command ends."""
 
     @cached_property
     def groups(self) -> list[JsonMapping]:
@@ -72,6 +79,16 @@ class Facts:
     def of_group(self, name: str) -> list[Node]:
         """Return the nodes of an instance group."""
         return [node for node in self.nodes if node.instance_group == name]
+
+    @staticmethod
+    def taints(group: JsonMapping) -> set[str]:
+        """Return the taints of a group, those that its nodes have and those that they will get."""
+        config = group.get("KubernetesConfig") or {}
+        return {
+            f"{each['Key']}={each.get('Value') or ''}:{each['Effect']}"
+            for member in ("CurrentTaints", "DesiredTaints")
+            for each in config.get(member) or ()
+        }
 
     def addons(self) -> list[JsonMapping]:
         """Describe the add-ons of the EKS cluster."""

@@ -284,6 +284,10 @@ SEEN = {
         "sed: can't read /etc/eks/containerd/containerd-config.toml: No such file or directory",
     ),
     "script-missing": ("lifecycle log", "on_create.sh: No such file"),
+    "pod-no-address": (
+        "test start",
+        "FailedCreatePodSandBox: add cmd: failed to assign an IP address to container",
+    ),
     "too-many-pods": ("pod", "Unschedulable: 0/1 nodes are available: 1 Too many pods."),
     "chart-not-fetched": (
         "error",
@@ -306,6 +310,20 @@ NAMED = {
     "component-failing": Evidence("test components", "0 of 1", "daemonset/x/y"),
     "kind-missing": Evidence("test kinds", "not served", "MPIJob"),
     "claim-pending": Evidence("test claims", "the claim is Pending", "data/scratch"),
+    "not-admitted": Evidence("test x", "words of ours", "gpu"),
+    "pod-unplaced": Evidence("test x", "words of ours", "gpu"),
+    "image-not-pulled": Evidence("test x", "words of ours", "gpu"),
+    "pod-not-started": Evidence("test x", "words of ours", "gpu"),
+    "volume-not-mounted": Evidence("test x", "words of ours", "gpu"),
+    "file-system-read-only": Evidence("test x", "words of ours", "gpu"),
+    "pod-dns": Evidence("test x", "words of ours", "gpu"),
+    "pod-no-way-out": Evidence("test x", "words of ours", "gpu"),
+    "pod-credentials": Evidence("test x", "words of ours", "gpu"),
+    "kubelet-unreachable": Evidence("test x", "words of ours", "gpu"),
+    "all-reduce-failed": Evidence("test x", "words of ours", "gpu"),
+    "efa-not-used": Evidence("test x", "words of ours", "gpu"),
+    "slow-network": Evidence("test x", "words of ours", "gpu"),
+    "deep-check-failed": Evidence("test x", "words of ours", "gpu"),
     "image-not-copied": Evidence("error", "quay.io answers 429 Too Many Requests"),
 }
 """Causes that the embedded stack cannot bring about and that need no words of AWS."""
@@ -388,7 +406,7 @@ def test_a_named_cause_is_found_whatever_the_words_are(id_: str) -> None:
     evidence = NAMED.get(id_, Evidence("error", "words of ours"))
     values = {"current": "0", "target": "2", "group": "workers", "node": "n", "taint": "t"}
     values |= {"device": "d", "type": "t", "kind": "k", "workload": "w", "namespace": "n"}
-    values |= {"claim": "c"}
+    values |= {"claim": "c", "least": "400"}
 
     assert diagnose([evidence], NAMES) == []
     (found,) = diagnose([replace(evidence, cause=KnownCause(id_, values))], NAMES)

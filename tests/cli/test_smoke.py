@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
+from hyperpod_eks.kube import client, jobs
+from hyperpod_eks.local import CHART
 from hyperpod_eks.local.stack import Stack
 from tests.conftest import Said, User, at_work
 
 CONFIG = """\
 name: smoke
 region: us-west-2
+pod_identity:
+- namespace: default
+  service_account: trainer
+  policies: ["arn:aws:iam::aws:policy/ReadOnlyAccess"]
+storage: {fsx_lustre: {scratch: {storage_capacity: 1200, namespaces: [default]}}}
 instance_groups:
 - {name: plain, instance_type: ml.m5.2xlarge, instance_count: 1}
 - {name: gpu, instance_type: ml.p5.48xlarge, instance_count: 2}
@@ -26,7 +34,12 @@ def user(one_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         one_stack.sim.set_quota("sagemaker", "ml.p5.48xlarge for cluster usage", 4)
         (user.folder / "smoke.yaml").write_text(CONFIG)
         user.makes("smoke", "-f", "smoke.yaml")
-        yield user
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("hyperpod_eks.smoke.pods.UNPLACED", 0.0)
+            patch.setattr("hyperpod_eks.smoke.accelerators.UNPLACED", 0.0)
+            patch.setattr("hyperpod_eks.smoke.deep.VISIBLE", 0.0)
+            patch.setattr("hyperpod_eks.smoke.job.PAUSES", (0.0,))
+            yield user
 
 
 def kubernetes(user: User) -> Any:
@@ -84,6 +97,30 @@ def test_a_healthy_cluster_passes_and_nothing_is_changed(user: User) -> None:
     assert said.out.splitlines()[-1] == "smoke works"
     assert "failed" not in said.out
     assert user.mutations() == []
+    assert left(user) == []
+    skipped = re.findall(r"^\d +(\S+) +skipped", said.out, re.MULTILINE)
+    assert skipped == []
+    assert re.search(r"gpu: 47\d\.\d GB/s bus bandwidth between two ml.p5.48xlarge", said.out)
+
+
+def left(user: User) -> list[str]:
+    """Return the jobs and their pods that are in the cluster; events of them expire."""
+    return [
+        key
+        for key in kubernetes(user).snapshot()
+        if "/hyperpod-eks-test" in key and not key.startswith("events/")
+    ]
+
+
+def test_create_can_test_what_it_has_created(user: User) -> None:
+    words = ("create", "-f", "smoke.yaml", "--chart", str(CHART), "--test")
+    said = user.types(*words, "-o", "json")
+    assert (said.code, said.document["test"]["exit_code"]) == (0, 0)
+    with broken(user, devices="nvidia.com/gpu"):
+        said = user.types(*words)
+    assert said.code == 11
+    assert "smoke is up to date" in said.out
+    assert said.out.splitlines()[-1] == "smoke does not work"
 
 
 def labelled(**labels: str) -> Any:
@@ -162,3 +199,107 @@ def test_a_kind_whose_definition_was_deleted_is_found(user: User) -> None:
 
 def test_a_cluster_that_does_not_exist_is_not_found(user: User) -> None:
     assert user.types("test", "none").code == 8
+
+
+BROKEN = {
+    "registry": ({"registry": "timeout"}, {"image": ["image-not-pulled"]}),
+    "registry-denied": ({"registry": "denied"}, {"image": ["image-not-pulled"]}),
+    "no-address": ({"sandbox": "yes"}, {"start": ["pod-no-address"]}),
+    "mount": ({"mount": "yes"}, {"file-systems": ["volume-not-mounted"]}),
+    "read-only": ({"file-system": "read-only"}, {"file-systems": ["file-system-read-only"]}),
+    "dns": ({"dns": "all"}, {"dns": ["pod-dns"]}),
+    "dns-of-the-cluster": ({"dns": "cluster"}, {"dns": ["pod-dns"]}),
+    "egress": ({"egress": "no"}, {"network": ["pod-no-way-out"]}),
+    "credentials": ({"credentials": "no"}, {"credentials": ["pod-credentials"]}),
+    "kubelet": ({"kubelet": "no"}, {"kubelet": ["kubelet-unreachable"]}),
+    "sockets": (
+        {"nccl": "sockets"},
+        {"efa": ["efa-not-used"], "bandwidth": ["slow-network"]},
+    ),
+    "slow": ({"nccl": "slow"}, {"bandwidth": ["slow-network"]}),
+    "nccl-error": ({"nccl": "error"}, {"all-reduce": ["all-reduce-failed"]}),
+}
+SAMPLE = {"registry", "mount", "dns", "kubelet", "sockets"}
+"""One of each kind for `make test`; the others are in the long proof."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in SAMPLE else pytest.mark.prove) for n in BROKEN]
+)
+def test_a_cluster_that_does_not_work_is_found(user: User, name: str) -> None:
+    switches, expected = BROKEN[name]
+    with broken(user, **switches):
+        said = examined(user)
+    assert (said.code, found(said)) == (11, expected)
+    findings = [one for row in said.document["checks"] for one in row["findings"]]
+    assert not [one for one in findings if "{" in one["explanation"] + one["next"]]
+    assert left(user) == []
+
+
+def test_level_four_lets_hyperpod_examine_the_nodes(user: User) -> None:
+    user.mutations()
+    assert user.types("test", "smoke", "--level", "4").code == 2  # it asks
+    said = examined(user, "--level", "4", "--yes")
+    assert (said.code, found(said)) == (0, {})
+    assert user.mutations() == ["sagemaker.StartClusterHealthCheck"]
+
+
+@pytest.mark.prove
+def test_a_deep_health_check_that_fails_is_found(user: User) -> None:
+    user.stack.sim.failures["group/gpu"] = "deep-check"
+    said = examined(user, "--level", "4", "--yes")
+    user.stack.sim.failures.clear()
+    assert (said.code, found(said)) == (11, {"deep-health": ["deep-check-failed"]})
+    assert found(examined(user, "--level", "1")) == {"node-health": ["node-unhealthy"]}
+    assert examined(user, "--level", "4", "--yes").code == 0
+
+
+def occupied(user: User, **limits: str) -> Any:
+    """Return a pod of somebody else that has asked for devices of a node of the group gpu."""
+    container = {"name": "main", "image": "busybox", "command": ["sleep", "infinity"]}
+    resources = {"limits": limits, "requests": limits}
+    spec = {
+        "containers": [{**container, "resources": resources}],
+        "nodeSelector": {"sagemaker.amazonaws.com/instance-group-name": "gpu"},
+    }
+    return {"metadata": {"name": "theirs"}, "spec": spec}
+
+
+def test_devices_that_others_use_are_found(user: User) -> None:
+    store = kubernetes(user)._store
+    resource = store.registry.builtin("Pod")
+    store.create(resource, "default", occupied(user, **{"nvidia.com/gpu": "8"}))
+    said = examined(user, "--level", "3")
+    store.delete(resource, "default", "theirs")
+    assert (said.code, found(said)) == (11, {"all-reduce": ["pod-unplaced"]})
+    assert left(user) == []
+
+
+@pytest.mark.prove
+@pytest.mark.parametrize("step", range(1, 12))
+def test_nothing_is_left_of_a_test_that_was_killed_at_any_step(user: User, step: int) -> None:
+    ask, count = client._ask, 0
+
+    def killed(*given: Any, **named: Any) -> Any:
+        nonlocal count
+        method = given[2] if len(given) > 2 else "GET"
+        count += method != "GET"
+        if count >= step and method != "GET":
+            ended = ask(*given, **named) if count == step else None
+            raise KeyboardInterrupt(f"killed in {ended}")
+        return ask(*given, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jobs, "_ask", killed)
+        examined(user)
+    assert examined(user, "--level", "2").code == 0
+    assert left(user) == []
+
+
+def test_what_a_killed_test_left_is_removed_by_the_next(user: User) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hyperpod_eks.kube.jobs.delete", lambda *_: None)  # as if it was killed
+        examined(user, "--level", "2")
+    assert left(user)
+    assert examined(user, "--level", "2").code == 0
+    assert left(user) == []

@@ -87,6 +87,23 @@ def test_jobs_fail_repeat_and_wait(
     assert phases(client, "job-name=j") == {}
 
 
+def test_a_job_ends_at_its_deadline_and_goes_after_its_time_to_live(start: Start) -> None:
+    clock = Clock()
+    cluster, client = start(clock, Delays(pod_start=1, controller=0.5, namespace=5, pod_run=1))
+    cluster.add_node("n1", {}, ready=True)
+    limits = {"activeDeadlineSeconds": 60, "ttlSecondsAfterFinished": 30}
+    client.ok("POST", f"{BATCH}/jobs", job("j", "sleep", "infinity", **limits))
+    clock.advance(50)
+    assert list(phases(client, "job-name=j").values()) == ["Running"]
+    clock.advance(15)
+    ended = client.ok("GET", f"{BATCH}/jobs/j")
+    assert true_conditions(ended) == ["Failed"]
+    assert ended["status"]["conditions"][-1]["reason"] == "DeadlineExceeded"
+    assert phases(client, "job-name=j") == {}
+    clock.advance(40)
+    assert client.send("GET", f"{BATCH}/jobs/j")[0] == 404
+
+
 def custom(kind: str, version: str) -> Any:
     plural = f"{kind.lower()}s"
     schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}

@@ -25,6 +25,7 @@ TEAMS = "tests/cli/test_task_governance.py"
 SCALING = "tests/cli/test_scaling.py"
 VOLUMES = "tests/cli/test_volumes.py"
 OPERATORS = "tests/cli/test_operators.py"
+SMOKE = "tests/cli/test_smoke.py"
 
 
 @dataclass(frozen=True)
@@ -566,6 +567,22 @@ MUTANTS = (
         "return ()",
         KILLS,
         "go_last",
+    ),
+    Mutant(
+        "a test does not look for what a killed one has left",
+        "smoke/job.py",
+        'selector = f"{LABEL}={facts.name}"',
+        'selector = f"{LABEL}=nobody"',
+        by=SMOKE,
+        only="killed",
+    ),
+    Mutant(
+        "sockets count as EFA",
+        "smoke/accelerators.py",
+        'elif not re.search(r"NET/OFI Selected provider is efa", one.log, re.IGNORECASE):',
+        "elif False:",
+        by=SMOKE,
+        only="sockets",
     ),
 )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from hyperpod_eks.cli import options as shared
 from hyperpod_eks.cli.command import define
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hyperpod_eks.aws.prices import Cost
     from hyperpod_eks.cli.opening import Opened
     from hyperpod_eks.cli.recorder import Recorder
-    from hyperpod_eks.cli.schemas.runs import Created, Plan
+    from hyperpod_eks.cli.schemas.runs import Created, Plan, Tested
     from hyperpod_eks.cli.settings import Edit
     from hyperpod_eks.events import Report
     from hyperpod_eks.preflight.inputs import Facts
@@ -39,6 +39,9 @@ class Options(plan.Options, shared.Change):
 
     dry_run: bool = flag("--dry-run", help="Show the plan and change nothing; same as plan.")
     helm: str | None = shared.helm()
+    test: bool = flag(
+        "--test", help="Then run the levels 1 to 3 of test; exit 11 if something does not work."
+    )
     run: str = option(
         "--run",
         metavar="ID",
@@ -96,13 +99,24 @@ def apply(
                 _restore(at)
             raise
         done = result("create", at, recorder)
-        return {
+        created: Created = {
             **done,
             "outputs": values(at.manifest),
             "warnings": warnings,
             "cost": _cost(at) if done["changed"] else None,
             "next": f"hyperpod-eks kubeconfig {called(at.resolved.name, options, file=False)}",
         }
+        return _tested(created, at, options) if own.test else created
+
+
+def _tested(created: Created, at: Opened, options: shared.Change) -> Tested:
+    """Add the result of the tests to the document; its exit code is theirs."""
+    from hyperpod_eks.cli.commands import test
+    from hyperpod_eks.smoke.run import USUAL
+
+    facts = test.described_facts(at.context.aws, at.config, options, known=True)
+    tested = test.examine(facts, USUAL, options)
+    return {**created, "ok": tested["ok"], "exit_code": tested["exit_code"], "test": tested}
 
 
 def _cost(at: Opened) -> Cost:
@@ -247,7 +261,13 @@ def _check(facts: Facts, skipped: Collection[str], observations: list[Observatio
 
 def text(document: Created | Plan) -> str:
     """Return the text of the document: the cluster's outputs, or the plan."""
-    return summary(document) if "outputs" in document else plan.text(document)
+    if "outputs" not in document:
+        return plan.text(document)
+    if "test" not in document:
+        return summary(document)
+    from hyperpod_eks.cli.commands import test
+
+    return f"{summary(document)}\n{test.text(cast('Tested', document)['test'])}"
 
 
 def summary(document: Created) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -24,9 +27,6 @@ if TYPE_CHECKING:
     from hyperpod_eks.smoke.inputs import Facts, Finding
     from hyperpod_eks.smoke.run import Result
 
-USUAL = (1,)
-"""The levels without --level."""
-
 
 @frozen
 class Options(shared.Wait, shared.Cluster):
@@ -35,65 +35,108 @@ class Options(shared.Wait, shared.Cluster):
     level: tuple[int, ...] = option(
         "--level",
         multiple=True,
-        type=click.IntRange(1, max(USUAL)),
+        type=click.IntRange(1, 4),
         metavar="N",
-        help="Run this level only; can be repeated.",
+        help="Run this level only; can be repeated.  [default: 1, 2, 3]",
     )
+    image: str | None = option(
+        "--image",
+        metavar="IMAGE",
+        help="Image with Python for level 2.  [default: one of the region's EKS registry]",
+    )
+    accelerator_image: str | None = option(
+        "--accelerator-image",
+        metavar="IMAGE",
+        help="Image with nccl-tests or nccom-test for level 3.",
+    )
+    yes: bool = shared.yes()
 
 
 def test(options: Options, report: Report) -> Test:
     """Examine whether cluster NAME works.
 
     It runs checks in ascending cost, and stops after the first level with a finding.  Level 1 reads
-    nodes, devices, plugins, agents and add-ons.  Exits 11 if something does not work.
+    nodes, devices, plugins, agents and add-ons.  Level 2 runs a pod on each instance group: image,
+    DNS, AWS, roles, file systems, logs and exec.  Level 3 measures an all-reduce between two nodes
+    of each group with accelerators, which must be free.  Level 4 starts HyperPod's deep health
+    checks, which take hours; it runs only if it is asked for.
+
+    What it creates it removes; after a kill, Kubernetes does, or the next test.  Exits 11 if
+    something does not work.
     """
     from hyperpod_eks.cli import opening
+    from hyperpod_eks.cli.commands.nodes import CHECKED
+    from hyperpod_eks.cli.confirm import confirm
     from hyperpod_eks.cli.explain import explaining
     from hyperpod_eks.cli.settings import entered, settings
+    from hyperpod_eks.smoke.run import USUAL
 
     levels = sorted(set(options.level or USUAL))
+    if 4 in levels:
+        confirm(
+            "deep health checks of all nodes with accelerators: " + CHECKED,
+            "Continue?",
+            yes=options.yes,
+        )
     with settings(options, write=True, files=False) as (declared, manifest):
         opening.refuse_variables(options, manifest, manifest.config)
-        aws = entered(declared, options.profile)
+        aws = entered(declared, options.profile, write=4 in levels)
         aws.adopted = manifest.adopted
         config = opening.current(options, aws, manifest, declared, report)
         known = opening.declared(options, manifest) or config is not declared
         cluster = called(config.name, options)
         with explaining(aws, config, cluster, collect=False):
-            facts = _facts(aws, config, options, known=known)
-            results = examine(facts, levels, quiet=options.quiet)
-    return document(facts, results, cluster)
+            facts = described_facts(aws, config, options, known=known)
+            image, accelerator_image = options.image or facts.image, options.accelerator_image or ""
+            facts = replace(facts, image=image, accelerator_image=accelerator_image)
+            return examine(facts, levels, options)
 
 
-def _facts(aws: Aws, config: Config, options: Options, *, known: bool) -> Facts:
-    """Describe the cluster.  Raises NotFound without one, and without an EKS cluster."""
+def described_facts(
+    aws: Aws, config: Config, place: Options | shared.Change, *, known: bool
+) -> Facts:
+    """Describe the cluster.  Raises NotFound without one, and without an EKS cluster.
+
+    ``known`` is whether ``config`` is the one that it was declared with.
+    """
     from hyperpod_eks.aws.snapshot import Snapshot
     from hyperpod_eks.cli.lookup import described
     from hyperpod_eks.resources import eks
+    from hyperpod_eks.smoke import images
     from hyperpod_eks.smoke.inputs import Facts
 
     snapshot, name = Snapshot(aws), config.name
-    found = described(snapshot, name, options)
+    found = described(snapshot, name, place)
     control = aws.adopted.get("eks/cluster") or name
     access = eks.access(snapshot, control)
     if access is None:
         raise NotFound(f"EKS cluster {control} does not exist in {config.region}")
-    return Facts(snapshot, name, control, access, found, config if known else None)
+    deadline = time.monotonic() + place.timeout if place.timeout else math.inf
+    return Facts(
+        snapshot,
+        name,
+        control,
+        access,
+        found,
+        config if known else None,
+        image=images.usual(config.region),
+        deadline=deadline,
+    )
 
 
-def examine(facts: Facts, levels: list[int], *, quiet: bool) -> list[Result]:
-    """Run the checks of some levels; say on stderr which one begins."""
+def examine(facts: Facts, levels: Collection[int], place: Options | shared.Change) -> Test:
+    """Run the checks of some levels; say on stderr which one begins; return the document."""
     from hyperpod_eks.smoke.inputs import LEVELS
     from hyperpod_eks.smoke.run import run
 
     def begin(level: int) -> None:
-        if not quiet:
+        if not place.quiet:
             say(f"level {level}: {LEVELS[level]}")
 
-    return run(facts, levels, begin)
+    return _document(facts, run(facts, levels, begin), called(facts.name, place))
 
 
-def document(facts: Facts, results: list[Result], cluster: str) -> Test:
+def _document(facts: Facts, results: list[Result], cluster: str) -> Test:
     """Return the document, hyperpod-eks/test/v1; ``cluster`` is as `called` returns it."""
     identity = facts.snapshot.aws.identity
     failed = any(each.findings for each in results)
@@ -172,6 +215,7 @@ command = define(
     """
     hyperpod-eks test demo
     hyperpod-eks test -f cluster.yaml --level 1 -o json
+    hyperpod-eks test demo --level 4 --yes
     """,
     log=Log.KEPT,
 )

@@ -22,6 +22,7 @@ from hyperpod_eks.cli.schemas.runs import (
     ResultEvent,
     Scaled,
     Test,
+    Tested,
     Updated,
 )
 from hyperpod_eks.cli.schemas.views import (
@@ -121,7 +122,7 @@ DOCUMENTS = {
     "result": Published(
         "What create, scale, update-software, delete and adopt print, and every command that"
         " fails.",
-        (Failure, Created, Scaled, Updated, Deleted, NotCreatedBy, DeletePlan, Adopted),
+        (Failure, Created, Tested, Scaled, Updated, Deleted, NotCreatedBy, DeletePlan, Adopted),
         (),
     ),
     "ssm": Published("How to open a shell on a node; printed by ssm.", (Ssm,)),

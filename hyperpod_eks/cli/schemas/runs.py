@@ -97,6 +97,45 @@ class Run(Head):
     steps: list[ResultStep]
 
 
+class TestFinding(TypedDict):
+    """Something that does not work."""
+
+    about: Annotated[str, "the group, node, pod or add-on"]
+    says: str
+    cause: Annotated[str, "the section in docs/troubleshooting.md"]
+    explanation: str
+    next: Annotated[str, "what to run next"]
+
+
+class TestFigure(TypedDict):
+    """A figure that a check has measured."""
+
+    about: str
+    says: str
+
+
+class TestCheck(TypedDict):
+    """A check, and what it found."""
+
+    id: str
+    level: int
+    looks_at: str
+    status: Literal["passed", "failed", "skipped"]
+    why: Annotated[str, "why it was skipped; empty otherwise"]
+    measured: list[TestFigure]
+    findings: list[TestFinding]
+
+
+class Test(Head):
+    """Whether a cluster works; printed by test."""
+
+    cluster: Named
+    account: str
+    region: str
+    levels: Annotated[list[int], "the levels that were asked for"]
+    checks: list[TestCheck]
+
+
 class Created(Run):
     """The result of create."""
 
@@ -104,6 +143,12 @@ class Created(Run):
     next: Annotated[str, "create, scale: the command that gives kubectl access"]
     cost: Annotated[Cost | None, "create, scale: of the cluster; null if nothing was changed"]
     warnings: list[str]
+
+
+class Tested(Created):
+    """The result of create --test."""
+
+    test: Annotated[Test, "create --test: whether the cluster works"]
 
 
 class Scaled(Created):
@@ -233,45 +278,6 @@ class Preflight(Head):
     checks: Annotated[list[str], "ids of the checks that ran"]
     skipped: Annotated[list[str], "ids of --skip"]
     findings: list[Finding]
-
-
-class TestFinding(TypedDict):
-    """Something that does not work."""
-
-    about: Annotated[str, "the group, node, pod or add-on"]
-    says: str
-    cause: Annotated[str, "the section in docs/troubleshooting.md"]
-    explanation: str
-    next: Annotated[str, "what to run next"]
-
-
-class TestFigure(TypedDict):
-    """A figure that a check has measured."""
-
-    about: str
-    says: str
-
-
-class TestCheck(TypedDict):
-    """A check, and what it found."""
-
-    id: str
-    level: int
-    looks_at: str
-    status: Literal["passed", "failed", "skipped"]
-    why: Annotated[str, "why it was skipped; empty otherwise"]
-    measured: list[TestFigure]
-    findings: list[TestFinding]
-
-
-class Test(Head):
-    """Whether a cluster works; printed by test."""
-
-    cluster: Named
-    account: str
-    region: str
-    levels: Annotated[list[int], "the levels that were asked for"]
-    checks: list[TestCheck]
 
 
 What = Literal[

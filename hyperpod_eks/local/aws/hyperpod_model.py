@@ -42,6 +42,8 @@ class Node:
     message: str = ""
     updated: datetime | None = None
     joined: bool = False
+    deep_check: str = ""
+    """How its last deep health check ended: Passed or Failed."""
 
     def __post_init__(self) -> None:
         self.group.counts[self.status] += 1

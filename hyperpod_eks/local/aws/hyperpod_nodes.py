@@ -5,7 +5,9 @@
 - ``capacity``, ``capacity-zone``, ``subnet-zone``: no instance is found;
 - ``efa``: the check of the network between instances fails, before any log is written;
 - ``script``, ``script-timeout``: the lifecycle script fails; its log tells;
-- ``not-ready``: the node runs, and its kubelet never reports that it is ready.
+- ``not-ready``: the node runs, and its kubelet never reports that it is ready;
+- ``deep-check``: deep health checks end with a fault (SageMaker developer guide, "Kubernetes labels
+  for HyperPod": deep-health-check-status Failed).
 
 Taking the entry out heals a group of a Continuous cluster at the next try.
 """
@@ -44,7 +46,7 @@ FAILURES = {
     "script": _SCRIPT,
     "script-timeout": "Lifecycle scripts execution timed out",
 }
-_NOT_READY = "not-ready"
+_NOT_READY, _DEEP_CHECK = "not-ready", "deep-check"
 _NO_INSTANCE = ("capacity", "capacity-zone", "subnet-zone")
 #: Simulated seconds until a Continuous cluster tries again what failed.
 _RETRY = 300.0
@@ -365,11 +367,16 @@ class Fleet:
 
     def _labels(self, node: Node, *, checking: bool) -> dict[str, str]:
         deep: dict[str, str] = {}
-        if node.group.spec.get("OnStartDeepHealthChecks") or checking:
-            deep = {_DEEP: "InProgress" if checking else "Passed"}
+        ended = node.deep_check or (
+            "Passed" if node.group.spec.get("OnStartDeepHealthChecks") else ""
+        )
+        if checking or ended:
+            deep = {_DEEP: "InProgress" if checking else ended}
+        broken = ended == "Failed" and not checking
+        health = "UnschedulablePendingReplacement" if broken else "Schedulable"
         return {
             **group_labels(node.group, node.instance_type, node.subnet),
-            _HEALTH: "Unschedulable" if checking else "Schedulable",
+            _HEALTH: "Unschedulable" if checking else health,
             **deep,
         }
 
@@ -397,10 +404,13 @@ class Fleet:
     def _finish_checks_later(self, group: Group, nodes: list[Node]) -> None:
         def done() -> None:
             checked = _still(nodes, "DeepHealthCheckInProgress")
+            failed = current().failure("group", group.name) == _DEEP_CHECK
             for node in checked:
                 node.become("Running")
+                node.deep_check = "Failed" if failed else "Passed"
+                said = "InstanceStress failed" if failed else "all checks passed"
                 stream = f"DeepHealthCheckResults/{node.logical_id}"
-                self.write_log(group.cluster, stream, [f"{node.id}: all checks passed"])
+                self.write_log(group.cluster, stream, [f"{node.id}: {said}"])
             self._join(group, checked)
             self._settled(group.cluster)
 

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import yaml
 
-from . import cel, discovery, errors, policies, protobuf, table, websocket, workloads
+from . import cel, discovery, errors, failures, policies, protobuf, table, websocket, workloads
 from .errors import ApiError, Cause
 from .objects import Obj, dig
 from .resources import REVIEWS, SELF_REVIEWS, Resource
@@ -211,10 +211,12 @@ class Api:
         version: str,
         authenticate: Callable[[str], Identity | None],
         afterwards: Callable[[], None] = lambda: None,
+        failing: failures.Failing = failures.nothing,
     ) -> None:
         """``afterwards`` is called after each request, without any lock."""
         self.faults: list[Fault] = []
         self._afterwards = afterwards
+        self._failing = failing
         self._store = store
         self.version = discovery.version_document(version)
         self._authenticate = authenticate
@@ -562,11 +564,13 @@ class Api:
 
     def _log(self, request: Request, target: _Target) -> Answer:
         pod = self._store.get(target.resource, target.namespace, target.name)
-        return _text(200, workloads.log(pod, request.query))
+        failures.reach(pod, self._failing)
+        return _text(200, workloads.log(pod, request.query, self._failing))
 
     def _exec(self, request: Request, target: _Target) -> Answer:
         """Run a command in a container, on a WebSocket: SPDY is not spoken here."""
         pod = self._store.get(target.resource, target.namespace, target.name)
+        failures.reach(pod, self._failing)
         query = request.query
         out, err, code = workloads.execute(
             pod, query.get("container", ""), request.values("command")

@@ -57,7 +57,7 @@ class Cluster:
         self._controllers = Controllers(self._store, clock, delays, pki.ca_pem.decode(), failing)
         for name in _NAMESPACES:
             self._create("Namespace", {"metadata": {"name": name}})
-        self._api = Api(self._store, version, authenticate, self._controllers.catch_up)
+        self._api = Api(self._store, version, authenticate, self._controllers.catch_up, failing)
         self._server = Server(self._api, pki.server_context(), host)
         self.url = self._server.url
         self.ca_pem = pki.ca_pem

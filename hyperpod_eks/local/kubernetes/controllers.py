@@ -46,7 +46,7 @@ class Controllers:
         self._workloads = workloads.Workloads(
             store, self._start_pod, self._end_pod, self._volumes.obstacle, failing
         )
-        self._jobs = jobs.Jobs(store)
+        self._jobs = jobs.Jobs(store, self._later)
         self._kueue = kueue.Kueue(store)
         self._karpenter: karpenter.Karpenter | None = None
         self._scheduled: set[Callable[[], None]] = set()

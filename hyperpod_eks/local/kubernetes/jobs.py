@@ -8,6 +8,9 @@ commanded to `exit N`, or is `false`, fails, every other succeeds.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
 from typing import Any
 
 from .clock import timestamp
@@ -35,8 +38,10 @@ _ENDS = ("Complete", "Completed", "Failed", "Succeeded")
 class Jobs:
     """The controllers of jobs, as one reconciler."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, later: Callable[[float, Callable[[], None]], None]) -> None:
+        """`later` calls a function after some simulated seconds."""
         self._store = store
+        self._later = later
 
     def reconcile(self) -> None:
         """Look at every job and do what is missing, once; changes made here wake it again."""
@@ -89,6 +94,12 @@ class Jobs:
                 self._delete(pod)
             status = {**status, "active": 0, "ready": 0}
             conditions = self._with(job, "Suspended", "JobSuspended", "Job suspended")
+        elif self._is_late(job, spec):
+            for pod in active:
+                self._delete(pod)
+            message = "Job was active longer than specified deadline"
+            conditions = self._with(job, "Failed", "DeadlineExceeded", message)
+            status = {**status, "active": 0, "ready": 0}
         elif failed > spec.get("backoffLimit", _BACKOFF_LIMIT):
             for pod in active:
                 self._delete(pod)
@@ -113,6 +124,34 @@ class Jobs:
                     extra = {"batch.kubernetes.io/job-completion-index": str(free[n])}
                 self._create(job, spec["template"], f"{name}-{suffix}", extra)
         self._store.set_status(resource, job, {**status, "conditions": conditions})
+        self._expire_later(resource, job, conditions, spec)
+
+    # --- deadlines, and the time to live after the end (Kubernetes docs, "Jobs") ------------------
+
+    def _is_late(self, job: Obj, policy: Obj) -> bool:
+        """Whether a job has been active longer than it may; the first look sets the alarm."""
+        limit, started = policy.get("activeDeadlineSeconds"), dig(job, "status", "startTime")
+        if limit is None:
+            return False
+        if started is None:
+            self._later(limit, self.reconcile)
+            return False
+        lasted = self._store.clock.now() - datetime.fromisoformat(started)
+        return lasted.total_seconds() >= float(limit)
+
+    def _expire_later(
+        self, resource: Resource, job: Obj, conditions: list[Obj], policy: Obj
+    ) -> None:
+        """Delete a job that has just ended after its time to live."""
+        seconds = policy.get("ttlSecondsAfterFinished")
+        if seconds is not None and _finished({"status": {"conditions": conditions}}):
+            self._later(seconds, partial(self._expire, resource, job))
+
+    def _expire(self, resource: Resource, job: Obj) -> None:
+        metadata = job["metadata"]
+        live = self._store.find(resource, metadata["namespace"], metadata["name"])
+        if live and live["metadata"]["uid"] == metadata["uid"]:
+            self._store.delete(resource, metadata["namespace"], metadata["name"])
 
     # --- Kubeflow --------------------------------------------------------------------------------
 
@@ -150,8 +189,11 @@ class Jobs:
                 wanted[pod_name] = role, part["template"], str(n)
         existing = {pod["metadata"]["name"]: pod for pod in pods}
         state: dict[str, dict[str, int]] = {role: {} for role in (leader, worker)}
+        early = _leads_early(
+            job, existing, [n for n, (role, *_) in wanted.items() if role == worker]
+        )
         for pod_name, (role, template, index) in wanted.items():
-            if pod_name not in existing:
+            if pod_name not in existing and (role == worker or early):
                 extra = {
                     "training.kubeflow.org/job-name": name,
                     "training.kubeflow.org/job-role": role.lower(),
@@ -160,6 +202,8 @@ class Jobs:
                 policy = {"restartPolicy": "Never", **template.get("spec", {})}
                 if policy["restartPolicy"] == "Always":
                     policy["restartPolicy"] = "Never"
+                if resource.kind == "MPIJob" and role == worker:
+                    policy["containers"] = [*map(_serving, policy["containers"])]
                 self._create(job, {**template, "spec": policy}, pod_name, extra)
             phase = dig(existing.get(pod_name, {}), "status", "phase") or "Pending"
             count = {"Succeeded": "succeeded", "Failed": "failed"}.get(phase, "active")
@@ -171,7 +215,8 @@ class Jobs:
             for pod_name in wanted
         )
         status = {"startTime": timestamp(self._store.clock), **(job.get("status") or {})}
-        if led.get("failed"):
+        policy = dig(job, "spec", "runPolicy") or {}
+        if led.get("failed") or self._is_late(job, policy):
             conditions = self._with(
                 job, "Failed", f"{resource.kind}Failed", f"{name} has failed.", conditions
             )
@@ -187,6 +232,7 @@ class Jobs:
             )
         status |= {"conditions": conditions, "replicaStatuses": state}
         self._store.set_status(resource, job, status)
+        self._expire_later(resource, job, conditions, policy)
         if any(c["type"] in ("Succeeded", "Failed") for c in conditions):
             self._clean(job, resource.kind, existing.values())
 
@@ -261,6 +307,24 @@ class Jobs:
         pods, metadata = self._store.registry.builtin("Pod"), pod["metadata"]
         if self._store.find(pods, metadata["namespace"], metadata["name"]):
             self._store.delete(pods, metadata["namespace"], metadata["name"])
+
+
+def _serving(container: Obj) -> Obj:
+    """The container of an MPIJob's worker: one without a command runs an SSH server
+    (github.com/kubeflow/mpi-operator, pkg/controller/mpi_job_controller.go).
+    """
+    if container.get("command") or container.get("args"):
+        return container
+    return {**container, "command": ["/usr/sbin/sshd"], "args": ["-De"]}
+
+
+def _leads_early(job: Obj, existing: dict[str, Obj], workers: list[str]) -> bool:
+    """Whether the launcher is created now: of an MPIJob it may wait for its workers
+    (github.com/kubeflow/mpi-operator, pkg/apis/kubeflow/v2beta1, LauncherCreationPolicy).
+    """
+    phases = {dig(existing.get(name, {}), "status", "phase") for name in workers}
+    waits = dig(job, "spec", "launcherCreationPolicy") == "WaitForWorkersReady"
+    return not waits or phases == {"Running"}
 
 
 def _finished(job: Obj) -> bool:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from . import failures
+from . import failures, programs
 from .clock import timestamp
 from .errors import ApiError, bad_request
 from .objects import Obj, deleting, dig, labels, owner_uids, with_metadata
@@ -54,11 +54,13 @@ def _exit_code(container: Obj) -> int:
 def _never_ends(container: Obj) -> bool:
     """Whether a container waits for others: the workers of an MPIJob run an SSH server."""
     words = [*(container.get("command") or ()), *(container.get("args") or ())]
-    return bool(re.search(r"\bsshd\b|\bsleep (inf|infinity)\b|tail -f", " ".join(words)))
+    served = re.search(r"\bsshd\b|\bsleep (inf|infinity)\b|tail -f", " ".join(words))
+    return bool(served) or programs.waits(container)
 
 
-def log(pod: Obj, query: dict[str, str]) -> str:
-    """What `kubectl logs` shows: the words that the command echoes, or that nothing ran.
+def log(pod: Obj, query: dict[str, str], failing: failures.Failing = failures.nothing) -> str:
+    """What `kubectl logs` shows: the words of a known program, those that the command echoes, or
+    that nothing ran.
 
     Raises ApiError 400 as the kubelet does where there is no such container, or no log yet.
     """
@@ -82,14 +84,16 @@ def log(pod: Obj, query: dict[str, str]) -> str:
         raise bad_request(told)
     container = containers[wanted]
     words = "\n".join([*(container.get("command") or ()), *(container.get("args") or ())])
-    lines = _echoed(words) or [_nothing(pod)]
+    lines = programs.written(container, failing) or _echoed(words) or [_nothing(pod)]
     tail = query.get("tailLines") or ""
     lines = lines[max(0, len(lines) - int(tail)) :] if tail.isdigit() else lines
     return "".join(f"{line}\n" for line in lines)
 
 
 def _echoed(words: str) -> list[str]:
-    found = re.findall(r"\becho\s+(?:\"([^\"]*)\"|'([^']*)'|([^;&|\n>]+))", words)
+    found = re.findall(
+        r"\becho\s+(?:\"([^\"]*)\"|'([^']*)'|([^;&|\n>]+))|\bprint\('([^'\\]*)'\)", words
+    )
     return ["".join(each).strip() for each in found]
 
 
@@ -175,6 +179,9 @@ class Workloads:
         pod = self._store.find(self._pods, namespace, name)
         if pod is None or pod["metadata"]["uid"] != uid:
             return
+        if trouble := failures.starting(pod, self._failing):
+            self._trouble(pod, trouble)
+            return
         now = timestamp(self._store.clock)
         containers = [
             {
@@ -200,12 +207,35 @@ class Workloads:
         if pod["spec"]["restartPolicy"] != "Always" and not any(map(_never_ends, containers)):
             self._end(namespace, name, uid)
 
+    def _trouble(self, pod: Obj, trouble: failures.Trouble) -> None:
+        """The kubelet cannot start a pod: it says so in its status, or in an event."""
+        self._store.set_status(self._pods, pod, {**pod["status"], **trouble.status})
+        resource = self._store.registry.builtin("Event")
+        namespace, name = (
+            pod["metadata"]["namespace"],
+            f"{pod['metadata']['name']}.{trouble.reason}",
+        )
+        if not trouble.reason or self._store.find(resource, namespace, name.lower()):
+            return
+        about = {"kind": "Pod", "namespace": namespace, "name": pod["metadata"]["name"]}
+        event = {
+            "metadata": {"name": name.lower()},
+            "involvedObject": {**about, "uid": pod["metadata"]["uid"]},
+            "type": "Warning",
+            "reason": trouble.reason,
+            "message": trouble.message,
+        }
+        self._store.create(resource, namespace, event)
+
     def end(self, namespace: str, name: str, uid: str) -> None:
         """The pod's containers have ended, if it still runs."""
         pod = self._store.find(self._pods, namespace, name)
         if pod is None or pod["metadata"]["uid"] != uid or pod["status"]["phase"] != "Running":
             return
-        codes = [_exit_code(container) for container in pod["spec"]["containers"]]
+        codes = [
+            int(programs.fails(container, self._failing)) or _exit_code(container)
+            for container in pod["spec"]["containers"]
+        ]
         now, states = timestamp(self._store.clock), []
         for code, before in zip(codes, pod["status"]["containerStatuses"], strict=True):
             started = before["state"]["running"]["startedAt"]

@@ -1,0 +1,241 @@
+"""Level 3: an all-reduce between two nodes of each group with accelerators."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import NamedTuple
+
+from hyperpod_eks.documents import JsonMapping, JsonObject
+from hyperpod_eks.errors import HyperpodError, KnownCause
+from hyperpod_eks.kube import jobs
+from hyperpod_eks.kube.client import parts, text
+from hyperpod_eks.kube.workloads import reasons
+from hyperpod_eks.resources.hyperpod import devices
+from hyperpod_eks.resources.hyperpod.devices import EFA, GPU, NEURON
+from hyperpod_eks.smoke.inputs import Facts, Finding, Measured, Outcome, Skipped
+from hyperpod_eks.smoke.job import QUEUE, WAIT, labels, queue, template, wait_until
+from hyperpod_eks.smoke.pods import UNPLACED
+
+NCCL_IMAGE = (
+    "public.ecr.aws/hpc-cloud/nccl-tests:cuda13.0.2-efa1.48.0-ofiv1.19.0-ncclv2.30.4-1-testsv2.18.3"
+)
+"""The image of github.com/awslabs/awsome-distributed-ai, micro-benchmarks/nccl-tests."""
+NEURON_IMAGE = (
+    "public.ecr.aws/neuron/pytorch-training-neuronx:2.5.1-neuronx-py310-sdk2.21.0-ubuntu22.04"
+)
+"""An AWS Neuron Deep Learning Container, which has nccom-test."""
+NCCL = (
+    "/opt/amazon/openmpi/bin/mpirun --allow-run-as-root --tag-output -np {ranks} -N {devices}"
+    " --bind-to none -x PATH -x LD_LIBRARY_PATH -x NCCL_DEBUG=INFO -x FI_PROVIDER=efa"
+    " --mca pml ^ucx --mca btl tcp,self --mca btl_tcp_if_exclude lo,docker0,veth_def_agent"
+    " /opt/nccl-tests/build/all_reduce_perf -b 1M -e 16G -f 4 -g 1 -c 1 -n 20"
+)
+"""The command of that repository's nccl-tests.yaml, with fewer sizes."""
+NCCOM = (
+    "hosts=$(awk '{{print $1}}' /etc/mpi/hostfile);"
+    " NEURON_RT_ROOT_COMM_ID=$(echo $hosts | awk '{{print $1}}'):63423"
+    " nccom-test allr --nranks {ranks} --nnodes 2 --hosts $hosts"
+    " --minbytes 1MB --maxbytes 1GB --stepfactor 4 --datatype fp32 --check"
+)
+"""AWS Neuron documentation, "NCCOM-TEST User Guide", for several nodes."""
+SHARED = "/dev/shm"  # noqa: S108  in the pod: NCCL shares memory there
+RUN = 1800.0
+"""Seconds for the images, which have several GB, and for the all-reduce."""
+EXPECTED: Mapping[str, float] = {"ml.p5.48xlarge": 400.0}
+"""Bus bandwidth in GB/s that two nodes of a type reach with 16 GiB, where a source names it.
+
+github.com/awslabs/ai-on-sagemaker-hyperpod, validation with nccl-tests.
+"""
+_ROW = re.compile(
+    r"(?:^|>|:)\s*(\d+)\s+\d+\s+\w+\s+(?:\w+\s+-?\d+\s+)?[\d.]+\s+[\d.]+\s+([\d.]+)\s*(\S*)"
+)
+
+
+class Ran(NamedTuple):
+    """An all-reduce of a group; ``reached`` is placed, pulled, failed or done."""
+
+    group: str
+    instance_type: str
+    efa: int
+    reached: str
+    why: str = ""
+    log: str = ""
+
+    @property
+    def busbw(self) -> float:
+        """The bus bandwidth of the largest message in GB/s; 0 if there is none."""
+        rows = [(int(m[1]), float(m[2])) for m in map(_ROW.search, self.log.splitlines()) if m]
+        return max(rows, default=(0, 0.0))[1]
+
+
+def ran(facts: Facts) -> list[Ran]:
+    """Run the all-reduces once, one after the other, and remove them."""
+
+    def run() -> list[Ran]:
+        return [
+            _run(facts, group["InstanceGroupName"], kind, found)
+            for group in facts.groups
+            for kind, found in _types(facts, group["InstanceGroupName"])
+        ]
+
+    return facts.snapshot.once("all-reduces of the test", run)
+
+
+def _types(facts: Facts, group: str) -> Iterator[tuple[str, Mapping[str, int]]]:
+    """Yield the type of a group with the devices of its nodes, if two of them have accelerators."""
+    kinds = {node.instance_type for node in facts.of_group(group)}
+    if len(facts.of_group(group)) >= 2 and len(kinds) == 1:
+        (kind,) = kinds
+        found = devices.of_type(facts.snapshot, kind) if devices.ACCELERATED.match(kind) else {}
+        partitioned = any("mig" in name for node in facts.of_group(group) for name in node.devices)
+        if (found.get(GPU) or found.get(NEURON)) and not partitioned:
+            yield kind, found
+
+
+def _run(facts: Facts, group: str, kind: str, has: Mapping[str, int]) -> Ran:
+    place, _ = queue(facts)
+    begun = Ran(group, kind, has.get(EFA, 0), "failed")
+    try:
+        job = jobs.create(facts.access, jobs.MPI_JOB, place, _job(facts, group, has))
+    except HyperpodError as error:
+        return begun._replace(why=str(error))
+    try:
+        return wait_until(partial(_look, facts, job, begun), RUN, facts.deadline)
+    finally:
+        jobs.delete(facts.access, job)
+
+
+def _job(facts: Facts, group: str, has: Mapping[str, int]) -> JsonObject:
+    name = GPU if GPU in has else NEURON
+    count = has[name]
+    command = (NCCL if name == GPU else NCCOM).format(ranks=2 * count, devices=count)
+    image = facts.accelerator_image or (NCCL_IMAGE if name == GPU else NEURON_IMAGE)
+    asked = {name: str(count), "memory": "32000Mi"}
+    if EFA in has:
+        asked |= {EFA: str(has[EFA]), "hugepages-2Mi": "5120Mi"}
+    launcher = {"name": "launcher", "image": image, "command": ["/bin/bash", "-c", command]}
+    worker = {
+        "name": "worker",
+        "image": image,
+        "resources": {"requests": asked, "limits": asked},
+        "volumeMounts": [{"name": "shm", "mountPath": SHARED}],
+    }
+    shm = {"volumes": [{"name": "shm", "emptyDir": {"medium": "Memory"}}]}
+    _, line = queue(facts)
+    about = {"labels": labels(facts)}
+    return {
+        "apiVersion": "kubeflow.org/v2beta1",
+        "kind": "MPIJob",
+        "metadata": {
+            "generateName": "hyperpod-eks-test-",
+            "labels": {**labels(facts), **({QUEUE: line} if line else {})},
+        },
+        "spec": {
+            "slotsPerWorker": count,
+            "launcherCreationPolicy": "WaitForWorkersReady",
+            "runPolicy": {
+                "cleanPodPolicy": "Running",
+                "backoffLimit": 0,
+                "activeDeadlineSeconds": int(RUN + UNPLACED),
+                "ttlSecondsAfterFinished": int(WAIT),
+            },
+            "mpiReplicaSpecs": {
+                "Launcher": {
+                    "replicas": 1,
+                    "template": {"metadata": about, "spec": template(facts, group, launcher)},
+                },
+                "Worker": {
+                    "replicas": 2,
+                    "template": {"metadata": about, "spec": template(facts, group, worker) | shm},
+                },
+            },
+        },
+    }
+
+
+def _look(facts: Facts, job: jobs.Reference, ran: Ran, waited: float, last: bool) -> Ran | None:
+    """Return how an all-reduce ended, or what keeps it from running; None before that."""
+    found = jobs.find(facts.access, job)
+    ended = {text(c, "type") for c in parts(found, "status", "conditions") if _is_true(c)}
+    pods = jobs.pods(facts.access, f"training.kubeflow.org/job-name={job.name}", job.namespace)
+    if ended & {"Succeeded", "Failed"} or last:
+        written = _log(facts, pods)
+        reached = "done" if "Succeeded" in ended else "failed"
+        return ran._replace(
+            reached=reached, why="" if reached == "done" else _end(written), log=written
+        )
+    why = next((one for pod in pods for one in reasons(pod)), "")
+    if "ImagePull" in why:
+        return ran._replace(reached="pulled", why=why)
+    unplaced = any(not text(pod, "spec", "nodeName") for pod in pods)
+    if waited >= UNPLACED and (unplaced or not pods):
+        return ran._replace(reached="placed", why=why or "its operator has created no pod")
+    return None
+
+
+def _is_true(condition: JsonMapping) -> bool:
+    return text(condition, "status") == "True"
+
+
+def _log(facts: Facts, pods: list[JsonMapping]) -> str:
+    for pod in pods:
+        if text(pod, "metadata", "labels", "training.kubeflow.org/job-role") == "launcher":
+            try:
+                place = text(pod, "metadata", "namespace"), text(pod, "metadata", "name")
+                return jobs.log(facts.access, *place)
+            except HyperpodError as error:
+                return str(error)
+    return ""
+
+
+def _end(log: str) -> str:
+    return " | ".join(log.splitlines()[-3:]) or "it did not end in time, and wrote nothing"
+
+
+# --- the checks
+
+
+def all_reduce(facts: Facts) -> Iterator[Outcome]:
+    """The all-reduce must run to its end, with right results."""
+    if not ran(facts):
+        yield Skipped("no group has two nodes with accelerators")
+    causes = {"placed": "pod-unplaced", "pulled": "image-not-pulled"}
+    for one in ran(facts):
+        if one.reached != "done":
+            cause = causes.get(one.reached)
+            values = {"group": one.group}
+            yield Finding(one.group, one.why, KnownCause(cause, values) if cause else None)
+        elif wrong := re.search(r"Out of bounds values : (\d+) FAILED", one.log):
+            yield Finding(one.group, f"{wrong[1]} values of the result are wrong")
+
+
+def efa(facts: Facts) -> Iterator[Outcome]:
+    """NCCL must use EFA where the type has it."""
+    runs = [one for one in ran(facts) if one.reached == "done" and one.efa]
+    if not runs:
+        yield Skipped("no all-reduce ended on nodes with EFA")
+    for one in runs:
+        if "NET/" not in one.log:
+            yield Measured(one.group, "the log does not say which network was used")
+        elif not re.search(r"NET/OFI Selected provider is efa", one.log, re.IGNORECASE):
+            lines = [line for line in one.log.splitlines() if "NET/" in line]
+            yield Finding(one.group, lines[-1].strip())
+
+
+def bandwidth(facts: Facts) -> Iterator[Outcome]:
+    """The bus bandwidth must be what a source names for the type; else it is only measured."""
+    runs = [one for one in ran(facts) if one.reached == "done"]
+    if not runs:
+        yield Skipped("no all-reduce ended")
+    for one in runs:
+        figure = f"{one.busbw:.1f} GB/s bus bandwidth between two {one.instance_type}"
+        least = EXPECTED.get(one.instance_type)
+        if not one.busbw:
+            yield Finding(one.group, "the log has no bandwidth", KnownCause("all-reduce-failed"))
+        elif least and one.busbw < least:
+            values = {"type": one.instance_type, "least": f"{least:.0f}"}
+            yield Finding(one.group, figure, KnownCause("slow-network", values))
+        else:
+            yield Measured(one.group, figure)
