@@ -89,6 +89,8 @@ class Destroy(Reconciler):
         # one that cannot be read goes with its holder, as does one whose deletion has begun
         first = want.deleted_first and live and live.id and live.state is not State.LEAVING
         goes = holder is not None and not first and self._goes(holder)
+        if holder and want.unmarked and self._is_foreign(holder):
+            return Decision(Action.KEEP, f"{holder.key} is not this cluster's")
         decision = decide_delete(
             observation,
             adopted=want.key in self.manifest.adopted,
@@ -242,6 +244,14 @@ class Destroy(Reconciler):
             and task.observation is not None
             and task.observation.status not in (Status.ABSENT, Status.FOREIGN)
             and self.decision(task.observation).action is not Action.KEEP
+        )
+
+    def _is_foreign(self, holder: Resource) -> bool:
+        """Whether ``holder`` exists, and is neither owned nor adopted."""
+        task = self.tasks.get(holder.key)
+        seen = task.observation if task else None
+        return bool(
+            seen and seen.status is Status.FOREIGN and holder.key not in self.manifest.adopted
         )
 
     def _gone_for_good(self, task: Task, since: float) -> None:

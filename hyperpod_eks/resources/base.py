@@ -277,6 +277,11 @@ class Resource(ABC):
         return None
 
     @property
+    def unmarked(self) -> bool:
+        """Whether nothing of it shows its owner: then it is whose `deleted_with` is."""
+        return False
+
+    @property
     def part_of(self) -> Resource | None:
         """The resource with which it is kept: a delete that keeps that one keeps this one."""
         return None

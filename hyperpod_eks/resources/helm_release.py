@@ -69,6 +69,11 @@ class Release(Resource):
         """The cluster, whose deletion deletes everything installed in it."""
         return self.cluster
 
+    @property
+    def unmarked(self) -> bool:
+        """AWS's chart has one name for everybody's release."""
+        return True
+
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """Find it in helm's release records, under our name or another one."""
         access = eks.access(snapshot, self.cluster.name)
@@ -202,6 +207,11 @@ class ChartRelease(Release):
     def setting(self) -> str:
         """The section of the config that declares it."""
         return f"charts.{self.label}"
+
+    @property
+    def unmarked(self) -> bool:
+        """Its records have a label of ours."""
+        return False
 
     @property
     def remote(self) -> Remote | None:

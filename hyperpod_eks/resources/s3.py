@@ -391,6 +391,11 @@ class LifecycleScripts(Resource):
         """The bucket, which is deleted with its objects."""
         return self.bucket
 
+    @property
+    def unmarked(self) -> bool:
+        """Objects have no tags of ours."""
+        return True
+
     def names(self, live: Live | None = None) -> Iterable[str]:
         """Return no fact of objects whose folder is on another machine: they stay as they are."""
         return () if live and is_elsewhere(self.folder) else self.facts
@@ -437,7 +442,7 @@ class LifecycleScripts(Resource):
     def _live(self, aws: Aws, there: Mapping[str, str]) -> Live:
         return Live(
             self.uri,
-            owner=aws.lineage,  # a bucket that is not ours has stopped the run before
+            owner=aws.lineage,  # if the bucket is ours (`unmarked`)
             why=f"{len(there)} file{'s' * (len(there) != 1)}",
             facts={"files": dict(there)},
         )

@@ -145,7 +145,8 @@ def test_an_interface_that_nobody_described_is_named_with_its_status(
     id_ = made["NetworkInterfaceId"]
     command = f"aws ec2 delete-network-interface --network-interface-id {id_} --region us-west-2"
     assert f"1 network interface left: {id_} (available): {command}" in said.err
-    assert "hyperpod-eks delete" not in said.err, "without --keep it would take the bucket"
+    (command,) = re.findall("hyperpod-eks delete.*", said.err)
+    assert "--keep bucket" in command, "else it would delete the bucket"
 
 
 def test_free_interfaces_of_services_that_are_gone_are_deleted(user: User, aws: Clients) -> None:
@@ -270,3 +271,29 @@ def test_a_manifest_is_not_made_anew_of_nothing(user: User) -> None:
     assert said.code == 8
     assert "no resources of a cluster demo exist in us-west-2" in said.err
     assert not (user.folder / "demo.hyperpod-eks.json").exists()
+
+
+def test_what_shows_no_owner_is_whose_it_is_in(user: User, aws: Clients) -> None:
+    """Without our tags, bucket and EKS cluster are somebody's, as after an export."""
+    user.has("demo")
+    (user.folder / "demo.hyperpod-eks.json").unlink()
+    bucket = "sagemaker-demo-123456789012-us-west-2"
+    aws.s3.delete_bucket_tagging(Bucket=bucket)
+    about = aws.eks.describe_cluster(name="demo")["cluster"]
+    aws.eks.untag_resource(resourceArn=about["arn"], tagKeys=[*about["tags"]])
+    lines = user.types("delete", "demo", "--dry-run").out.splitlines()
+    for key, holder in (("s3/scripts", "s3/bucket"), ("helm/release", "eks/cluster")):
+        (line,) = [line for line in lines if f" {key} " in line]
+        assert line.startswith("keep"), line
+        assert line.endswith(f"({holder} is not this cluster's)"), line
+
+
+def test_somebody_elses_bucket_keeps_its_objects(user: User, aws: Clients) -> None:
+    bucket = "sagemaker-demo-123456789012-us-west-2"
+    born = {"LocationConstraint": "us-west-2"}
+    aws.s3.create_bucket(Bucket=bucket, CreateBucketConfiguration=born)
+    aws.s3.put_object(Bucket=bucket, Key="lifecycle/on_create.sh", Body=b"theirs")
+    before = user.stack.inventory()
+    said = user.types("delete", "demo", "--yes")
+    assert said.code == 0, said.err
+    assert user.stack.inventory() == before
