@@ -82,6 +82,7 @@ def test_an_addon_comes_after_those_that_it_needs_whatever_the_order_in_the_file
     assert [*found][-3:] == ["cert-manager", TRAINING, "metrics-server"]
     assert needs(found[TRAINING]) == {"cert-manager"}
     assert needs(found["cert-manager"]) == set()
+    assert needs(declared(operators=["training"])[TRAINING]) == {"cert-manager"}
 
 
 def test_a_need_that_addons_does_not_name_is_a_warning() -> None:

@@ -419,6 +419,14 @@ MUTANTS = (
         "whatever_the_order",
     ),
     Mutant(
+        "the inference operator does not know its cluster",
+        "steps/addons.py",
+        '{"hyperpodClusterArn": link_to(nodes.cluster, "arn")}',
+        '{"hyperpodClusterArn": ""}',
+        "tests/cli/test_jobs.py",
+        "know_the_cluster",
+    ),
+    Mutant(
         "GPUs in use are divided again without consent",
         "resources/hyperpod/groups.py",
         "setting.endswith(LABEL)",
