@@ -213,7 +213,7 @@ def _look(facts: Facts, job: jobs.Reference, pod: Pod, waited: float, last: bool
     if "ImagePull" in why:
         return Seen(pod, "pulling", why)
     warned = "; ".join(jobs.events(facts.access, job.namespace, name)[-3:])
-    if last or "FailedMount" in warned:
+    if last or (warned and waited >= UNPLACED):  # the kubelet tries again
         place = "mounting" if "FailedMount" in warned else "starting"
         return Seen(pod, place, warned or why or "kubelet gives no reason yet")
     return None

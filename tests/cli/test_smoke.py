@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from hyperpod_eks.kube import client, jobs
 from hyperpod_eks.local import CHART
+from hyperpod_eks.local.kubernetes.api import Fault
 from hyperpod_eks.local.stack import Stack
 from tests.conftest import Said, User, at_work
 
@@ -275,31 +275,36 @@ def test_devices_that_others_use_are_found(user: User) -> None:
     assert left(user) == []
 
 
-@pytest.mark.prove
-@pytest.mark.parametrize("step", range(1, 12))
-def test_nothing_is_left_of_a_test_that_was_killed_at_any_step(user: User, step: int) -> None:
-    ask, count = client._ask, 0
+class Gone(Fault):
+    """After ``times`` requests about jobs no other one arrives, as from a killed process."""
 
-    def killed(*given: Any, **named: Any) -> Any:
-        nonlocal count
-        method = given[2] if len(given) > 2 else "GET"
-        count += method != "GET"
-        if count >= step and method != "GET":
-            ended = ask(*given, **named) if count == step else None
-            raise KeyboardInterrupt(f"killed in {ended}")
-        return ask(*given, **named)
+    def hits(self, method: str, path: str) -> bool:
+        self.times -= method in ("POST", "DELETE") and "jobs" in path
+        return self.times < 0
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jobs, "_ask", killed)
-        examined(user)
+
+@contextmanager
+def killed_after(user: User, step: int) -> Iterator[None]:
+    faults = kubernetes(user).faults
+    faults.append(Gone(503, "ServiceUnavailable", "nobody asks any more", times=step))
+    try:
+        yield
+    finally:
+        faults.clear()
+
+
+def test_what_a_killed_test_left_is_removed_by_the_next(user: User) -> None:
+    with killed_after(user, 3):
+        assert examined(user, "--level", "2").code == 1
+    assert left(user)
     assert examined(user, "--level", "2").code == 0
     assert left(user) == []
 
 
-def test_what_a_killed_test_left_is_removed_by_the_next(user: User) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hyperpod_eks.kube.jobs.delete", lambda *_: None)  # as if it was killed
-        examined(user, "--level", "2")
-    assert left(user)
+@pytest.mark.prove
+@pytest.mark.parametrize("step", range(13))
+def test_nothing_is_left_of_a_test_that_was_killed_at_any_step(user: User, step: int) -> None:
+    with killed_after(user, step):
+        examined(user, "--level", "2", "--level", "3")
     assert examined(user, "--level", "2").code == 0
     assert left(user) == []

@@ -59,7 +59,7 @@ def test(options: Options, report: Report) -> Test:
     nodes, devices, plugins, agents and add-ons.  Level 2 runs a pod on each instance group: image,
     DNS, AWS, roles, file systems, logs and exec.  Level 3 measures an all-reduce between two nodes
     of each group with accelerators, which must be free.  Level 4 starts HyperPod's deep health
-    checks, which take hours; it runs only if it is asked for.
+    checks, which last hours; it runs only if it is asked for.
 
     What it creates it removes; after a kill, Kubernetes does, or the next test.  Exits 11 if
     something does not work.
