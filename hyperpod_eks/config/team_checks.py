@@ -44,21 +44,21 @@ def _surroundings(config: Config) -> Iterator[Finding]:
             yield Finding(("charts", name), f"{text} removed); remove it, or teams", True)
     ours = {f"{_PREFIX}{name}" for name in config.teams}
     for index, each in enumerate(config.objects):
-        if each.get("kind") == "Namespace" and get(dict(each), "metadata", "name") in ours:
-            name = str(get(dict(each), "metadata", "name"))
+        name = str(get(dict(each), "metadata", "name"))
+        if each.get("kind") == "Namespace" and name in ours:
             text = f"declares the namespace {name} ({_CREATED}); remove it"
             yield Finding(("objects", index), text)
 
 
 def _quota(team: Team, loc: Loc) -> Iterator[Finding]:
     """Each amount is of another type, or of another kind of partition, and is an amount."""
-    seen = set()
+    seen = []  # of any type: what is no name is refused as well
     for index, row in enumerate(team.quota):
         what = (row.get("instance_type"), get(dict(row), "accelerator_partition", "type"))
         if what in seen:
             text = f"{model.show(what[0])} is listed already; keep one"
             yield Finding((*loc, index), text)
-        seen.add(what)
+        seen.append(what)
         if not any(name in row for name in _AMOUNTS):
             text = f"names no amount (of {', '.join(_AMOUNTS)}); set count"
             yield Finding((*loc, index), text)
