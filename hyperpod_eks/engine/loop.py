@@ -379,14 +379,15 @@ class Reconciler:
     def is_ours(self, key: str) -> bool:
         """Whether the manifest or this run's observation shows that it is, or was, owned.
 
-        An adopted resource is not, and so neither are its leftovers.
+        An adopted resource is not, and so neither are its leftovers.  Nor is one of others that
+        has the name of a recorded one, which is gone.
         """
-        if key in self.manifest.adopted:
-            return False
         record, task = self.manifest.records.get(key), self.tasks.get(key)
         seen = task.observation if task else None
+        if key in self.manifest.adopted or (seen and seen.status is Status.FOREIGN):
+            return False
         return (record is not None and bool(record.id)) or (
-            seen is not None and seen.status not in (Status.ABSENT, Status.FOREIGN)
+            seen is not None and seen.status is not Status.ABSENT
         )
 
     def may_hold_data(self, want: Resource, live: Live | None) -> bool:

@@ -110,6 +110,21 @@ def test_only_the_volumes_that_were_listed_go(made: User, ec2: Any) -> None:
     assert (made.folder / "demo.hyperpod-eks.json").exists()
 
 
+def test_volumes_of_a_cluster_of_others_with_the_name_are_left_alone(
+    made: User, ec2: Any, session: boto3.Session
+) -> None:
+    """The manifest names an EKS cluster that is gone; somebody else has created another one."""
+    id_, eks = volume(ec2), Clients(session, made.stack.endpoint).eks
+    about = eks.describe_cluster(name="demo")["cluster"]
+    eks.untag_resource(resourceArn=about["arn"], tagKeys=list(about["tags"]))
+    for words in ((), ("--delete-data",)):
+        said = made.types("delete", "demo", *words)
+        assert (said.code, id_ in said.err) == (2, False)
+        rows = made.types("delete", "demo", "--dry-run", *words, "-o", "json").document["plan"]
+        (why,) = [row["why"] for row in rows if id_ in row["id"]]
+        assert why == "belongs to an unknown owner (no hyperpod-eks tags)"
+
+
 def snapshot_of(user: User) -> Any:
     (one,) = [x for x in ec2_backends[ACCOUNT][REGION].snapshots.values() if not x.from_ami]
     return one
