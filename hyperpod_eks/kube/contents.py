@@ -9,6 +9,7 @@ from hyperpod_eks.documents import JsonMapping
 from hyperpod_eks.kube.client import Access, Content, _ask, _list, _package, _words, part, text
 
 MERGE = "application/merge-patch+json"
+EMPTY = "it is empty"
 _MOST = 8
 """As many names of one kind are shown."""
 _JOBS = (
@@ -37,7 +38,7 @@ def contents(access: Access, namespace: str) -> str:
     ]
     if pods:
         found.append(f"{pods} pod{'s' * (pods > 1)}")
-    return "; ".join(found) or "it is empty"
+    return "; ".join(found) or EMPTY
 
 
 def retain_volumes(access: Access, namespace: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import ClassVar
 
@@ -13,8 +14,9 @@ from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.aws.tags import owner
 from hyperpod_eks.config.teams import team_namespace
 from hyperpod_eks.documents import Json, JsonMapping, JsonObject
+from hyperpod_eks.errors import HyperpodError
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.kube.contents import contents, retain_volumes
+from hyperpod_eks.kube.contents import EMPTY, contents, retain_volumes
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources import eks
 from hyperpod_eks.resources.base import (
@@ -264,6 +266,28 @@ class ComputeQuota(Governed):
         """Return what is in the team's namespace now."""
         access = eks.access(snapshot, self.control.name)
         return contents(access, team_namespace(self.team)) if access else ""
+
+    def find(self, snapshot: Snapshot) -> Sequence[Live]:
+        """As every kind; a failed one is not replaced while something is in the namespace."""
+        found = super().find(snapshot)
+        if snapshot.bare:
+            return found
+        return [self._held(snapshot, x) if x.holds_nothing else x for x in found]
+
+    def _held(self, snapshot: Snapshot, live: Live) -> Live:
+        """Return a quota that failed as it was created, as it is with what is in the namespace.
+
+        Somebody may have created that before, and it would be deleted with the quota.
+        """
+        try:
+            there = self.contents(snapshot)
+        except HyperpodError as error:
+            there = str(error)
+        if there in ("", EMPTY):
+            return live
+        space = team_namespace(self.team)
+        why = f"{live.why}; it is not replaced, since the namespace {space} is in use: {there}"
+        return replace(live, state=State.STUCK, why=why, holds_nothing=False)
 
     def _is_it(self, row: JsonMapping) -> bool:
         target = row.get("ComputeQuotaTarget") or {}

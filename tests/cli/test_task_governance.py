@@ -43,6 +43,7 @@ CREATE = ("create", "-f", "c.yaml", "--chart", str(CHART))
 PLAN = ("plan", "-f", "c.yaml", "--chart", str(CHART), "--detailed-exitcode")
 NAMESPACES = "/api/v1/namespaces"
 VOLUMES = "/api/v1/persistentvolumes"
+CLAIM = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "8Gi"}}}
 OWN_NAMESPACE = """teams: {a: {}}
 objects: [{apiVersion: v1, kind: Namespace, metadata: {name: hyperpod-ns-a}}]"""
 HERE = Identity("arn:aws:iam::123456789012:user/me", "123456789012", "aws", "ca-central-1")
@@ -218,6 +219,14 @@ def test_a_quota_that_failed_as_it_was_created_is_created_again(
         assert said.code == 1
         assert "teams/quota-night has failed: the webhook does not answer" in said.err
         del failures["compute-quota/demo-night"]
+        space = f"{NAMESPACES}/hyperpod-ns-night"  # somebody had it before
+        kubernetes("POST", NAMESPACES, {"metadata": {"name": "hyperpod-ns-night"}})
+        claim = f"{space}/persistentvolumeclaims"
+        kubernetes("POST", claim, {"metadata": {"name": "data"}, "spec": CLAIM})
+        said = user.types(*CREATE, "--replace-failed")
+        assert said.code == 1
+        assert "the namespace hyperpod-ns-night is in use: claim data" in said.err
+        kubernetes("DELETE", f"{claim}/data")
         assert "replace" in user.types(*PLAN).out
         said = user.types(*CREATE)
         assert said.code == 0, said.err
