@@ -69,6 +69,17 @@ def test_what_existed_before_is_no_runs(user: User) -> None:
     untouched(user, "job-1")
 
 
+def test_what_is_created_after_a_delete_that_kept_the_manifest_is_no_earlier_runs(
+    user: User,
+) -> None:
+    user.has("demo")
+    manifest = user.folder / MANIFEST
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"run": "job-1"}))
+    assert trap(user, "job-1", "--keep", "logs").code == 0
+    user.makes("demo")
+    untouched(user, "job-1")
+
+
 def test_an_empty_run_is_nobodys(user: User) -> None:
     said = trap(user, "")
     assert (said.code, said.out) == (2, "")

@@ -195,9 +195,17 @@ def _before_first_change(
             at.context.consent([line])
         check(observations)
         at.listed = start(partial(plans.listed, at.wants, at.context.aws))
+        _forget_run(at.manifest)
         at.run = own.run if _is_new(at.manifest, observations) else ""
 
     return begin
+
+
+def _forget_run(manifest: Manifest) -> None:
+    """Forget which run created a cluster that was deleted; its manifest stays with kept data."""
+    record = manifest.records.get("hyperpod/cluster")
+    if record and record.state == "deleted":
+        manifest.run = ""
 
 
 def _is_new(manifest: Manifest, observations: Sequence[Observation]) -> bool:
