@@ -73,7 +73,8 @@ def test_each_mistake_is_named_with_place_value_rule_and_fix(
     tmp_path: Path, text: str, answer: list[str]
 ) -> None:
     types = str(len(model.enum("sagemaker", "ClusterInstanceType")))
-    told = {"{types}": types, "{botocore}": botocore.__version__}
+    settings = ", ".join(Config.model_fields)
+    told = {"{types}": types, "{botocore}": botocore.__version__, "{settings}": settings}
     for placeholder, value in told.items():
         answer = [line.replace(placeholder, value) for line in answer]
     head = "#\nregion: us-west-2\n" if text.startswith("name:") else HEAD

@@ -118,8 +118,8 @@ class Aws:
         service: str,
         *,
         once: bool = False,
-        connect: float = answers.CONNECT,
-        answer: float = answers.ANSWER,
+        connect: float = 0,
+        answer: float = 0,
     ) -> Any:  # by service
         from botocore.config import Config  # noqa: PLC0415  botocore costs 0.15 s
 
@@ -132,8 +132,8 @@ class Aws:
                 self.region,
                 config=Config(
                     max_pool_connections=16,  # for every worker
-                    connect_timeout=connect,
-                    read_timeout=answer,
+                    connect_timeout=connect or answers.CONNECT,
+                    read_timeout=answer or answers.ANSWER,
                     retries=retries,
                 ),
             )

@@ -21,8 +21,8 @@ from hyperpod_eks.local import CHART, UPSTREAM
 from hyperpod_eks.local.aws.ecr import digest_of
 from hyperpod_eks.local.aws.sim import ACCOUNT, Fault
 from hyperpod_eks.local.tls import make_pki
+from tests.cli.test_mirror_ends import cut
 from tests.conftest import Clients, User
-from tests.prove.test_mirror import cut
 from tests.proxy import proxy
 
 REGISTRY = f"{ACCOUNT}.dkr.ecr.us-west-2.amazonaws.com"

@@ -20,7 +20,7 @@ KILLS = "tests/prove/test_kills.py"
 LOCKS = "tests/cli/test_s3_state.py"
 CLAIM = "tests/cli/test_claim.py"
 DATA = "tests/cli/test_storage.py"
-MIRROR = "tests/prove/test_mirror.py"
+MIRROR = "tests/cli/test_mirror_ends.py"
 TEAMS = "tests/cli/test_task_governance.py"
 SCALING = "tests/cli/test_scaling.py"
 VOLUMES = "tests/cli/test_volumes.py"
@@ -141,11 +141,8 @@ MUTANTS = (
     Mutant(
         "delete does not ask what is remembered",
         "engine/destroy.py",
-        "every = {want.key: want for want in context.manifest.remembered().values()}\n"
-        "    every |= {want.key: want for want in wants if not want.is_awaited}\n"
-        "    reconciler = Destroy(",
-        "every = {want.key: want for want in wants if not want.is_awaited}\n"
-        "    reconciler = Destroy(",
+        "every = {want.key: want for want in context.manifest.remembered().values()}",
+        "every: dict[str, Resource] = {}",
     ),
     Mutant(
         "delete believes absence at once",

@@ -70,6 +70,7 @@ def _whole(*members: str) -> Members:
 #: Reads of the tool whose answers are not altered, and why.
 UNALTERED = {
     ("iam", "SimulatePrincipalPolicy"): "a decision about each action, not a description",
+    ("pricing", "GetProducts"): "its products are JSON texts",
     ("s3", "HeadBucket"): "its answer is headers alone, and whether it is there",
     ("s3", "HeadObject"): "its answer is headers alone: what the tool wrote at its put",
     ("s3", "GetBucketPolicy"): "its answer is the policy itself",
