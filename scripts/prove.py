@@ -55,7 +55,7 @@ def tests(workers: int) -> tuple[int, int]:
         report = Path(folder) / "report.xml"
         words = [sys.executable, "-m", "pytest", "-n", str(workers), "-m", "prove or not prove"]
         words += ["--tb=short", f"--junitxml={report}"]
-        names = ("life", "processes", "races", "journal", "patience", "mirror")
+        names = ("life", "processes", "races", "journal", "patience")
         words += [f"tests/prove/test_{name}.py" for name in names]
         words += ["tests/engine"]
         run = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
