@@ -166,8 +166,10 @@ def test_the_names_of_kinds_in_manifests_stay() -> None:
     import_module("hyperpod_eks.stack")  # imports every kind
     ours = {name for name, kind in KINDS.items() if kind.__module__.startswith("hyperpod_eks.")}
     assert sorted(ours) == [
-        "addons/Addon", "addons/PodIdentity",
-        "eks/AccessEntry", "eks/CallersEntries", "eks/Cluster", "eks/LogGroup", "eks/NodesEntry",
+        "addons/Addon", "addons/LinkedAddon", "addons/PodIdentity",
+        "amp/Workspace",
+        "eks/AccessEntry", "eks/AccessPolicy", "eks/CallersEntries",
+        "eks/Cluster", "eks/LogGroup", "eks/NodesEntry",
         "fsx/FileSystem", "fsx/Link", "fsx/Volume",
         "helm/ChartRelease", "helm/Release",
         "hyperpod/Cluster", "hyperpod/LogGroup", "hyperpod/NodeClass", "hyperpod/Nodes",
@@ -176,10 +178,12 @@ def test_the_names_of_kinds_in_manifests_stay() -> None:
         "kubernetes/Object",
         "leftovers/Interfaces", "leftovers/Leftovers", "leftovers/LoadBalancers",
         "leftovers/Volumes",
+        "monitoring/LogGroup",
         "network/Address", "network/Endpoint", "network/InternetGateway", "network/NatGateway",
         "network/Opening", "network/RouteTable", "network/SecurityGroup", "network/Subnet",
         "network/Vpc", "network/VpcCidr",
         "s3/Bucket", "s3/Scripts",
+        "sagemaker/ClusterSchedulerConfig", "sagemaker/ComputeQuota", "sagemaker/Governed",
     ]  # fmt: skip
 
 
