@@ -159,9 +159,10 @@ class TestNodes:
         found = list_nodes(access(cluster), "demo")
 
         group, kubelet = ("worker-group", "ml.m5.2xlarge"), "1.33.0-eks-local"
+        taint = "node.kubernetes.io/not-ready=:NoSchedule"  # as the node controller sets it
         assert found == [
             Node("hyperpod-i-0a", True, "Schedulable", *group, kubelet=kubelet),
-            Node("hyperpod-i-0b", False, "", *group, "node is not ready", kubelet),
+            Node("hyperpod-i-0b", False, "", *group, "node is not ready", kubelet, taints=(taint,)),
         ]
         assert [node.name for node in list_nodes(access(cluster))][-1] == "ip-10-0-0-1"
         assert found[0].instance_id == "i-0a"
