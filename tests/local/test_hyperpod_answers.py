@@ -165,6 +165,8 @@ def test_hyperpod(stack: Stack, aws: Clients, called: set[str]) -> None:
     _tags(aws, created["ClusterArn"])
     _nodes(aws)
     _history(aws)
+    aws.eks.create_addon(clusterName=NAME, addonName="amazon-sagemaker-hyperpod-taskgovernance")
+    _policies(aws, created["ClusterArn"])
     _quotas(aws, created["ClusterArn"])
     aws.sagemaker.delete_cluster(ClusterName=NAME)
     assert called - operations(eks.Response) == operations(hyperpod.Response) - operations(
@@ -180,9 +182,25 @@ def _quotas(aws: Clients, cluster: str) -> None:
         ComputeQuotaConfig={"ResourceSharingConfig": {"Strategy": "DontLend"}},
         ComputeQuotaTarget={"TeamName": "team"},
     )
+    quota_id = {"ComputeQuotaId": quota["ComputeQuotaId"]}
+    aws.sagemaker.describe_compute_quota(**quota_id)
+    aws.sagemaker.update_compute_quota(**quota_id, TargetVersion=1, ActivationState="Disabled")
     aws.sagemaker.list_compute_quotas(ClusterArn=cluster)
+    aws.sagemaker.delete_compute_quota(**quota_id)
+
+
+def _policies(aws: Clients, cluster: str) -> None:
+    classes: Any = {"PriorityClasses": [{"Name": "training", "Weight": 80}]}
+    made = aws.sagemaker.create_cluster_scheduler_config(
+        Name="p", ClusterArn=cluster, SchedulerConfig=classes
+    )
+    policy_id = {"ClusterSchedulerConfigId": made["ClusterSchedulerConfigId"]}
+    aws.sagemaker.describe_cluster_scheduler_config(**policy_id)
+    aws.sagemaker.update_cluster_scheduler_config(
+        **policy_id, TargetVersion=1, SchedulerConfig=classes
+    )
     aws.sagemaker.list_cluster_scheduler_configs(ClusterArn=cluster)
-    aws.sagemaker.delete_compute_quota(ComputeQuotaId=quota["ComputeQuotaId"])
+    aws.sagemaker.delete_cluster_scheduler_config(**policy_id)
 
 
 def _training_plan(aws: Clients) -> str:
