@@ -264,8 +264,9 @@ def test_a_claim_or_namespace_whose_volumes_would_go_with_it_is_kept(
         assert "(PersistentVolumeClaim/team-a/data): its volume, which Kubernetes" in said.err
         path.write_text(content)
 
+        retain = {"spec": {"persistentVolumeReclaimPolicy": "Retain"}}
         for namespace in ("team-a", "team-b"):
-            kubernetes("DELETE", f"/api/v1/persistentvolumes/pvc-{namespace}")
+            merge(f"/api/v1/persistentvolumes/pvc-{namespace}", retain)
         assert user.types(*CREATE, "--yes").code == 0
         with pytest.raises(Exception, match="404"):
             kubernetes("GET", claim)
