@@ -186,6 +186,11 @@ class Aws:
         return self._client("eks")  # type: ignore[no-any-return]
 
     @cached_property
+    def efs(self) -> Any:
+        """Amazon EFS."""
+        return self._client("efs")
+
+    @cached_property
     def fsx(self) -> Any:
         """Amazon FSx."""
         return self._client("fsx")

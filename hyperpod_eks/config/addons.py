@@ -14,6 +14,7 @@ NEEDED_ADDONS = ("vpc-cni", "kube-proxy", "coredns", "eks-pod-identity-agent")
 """Without them nodes or pods of HyperPod do not work (SageMaker developer guide, "Prerequisites for
 EKS orchestration")."""
 FSX_DRIVER = "aws-fsx-csi-driver"
+EFS_DRIVER = "aws-efs-csi-driver"
 ADDON_NAME = Pattern(
     "the name of an EKS add-on",
     "like aws-fsx-csi-driver",

@@ -13,7 +13,7 @@ from hyperpod_eks.aws.published import (
     SPACES,
     TRAINING_OPERATOR,
 )
-from hyperpod_eks.config.addons import FSX_DRIVER, Addon
+from hyperpod_eks.config.addons import EFS_DRIVER, FSX_DRIVER, Addon
 from hyperpod_eks.config.teams import GOVERNANCE
 from hyperpod_eks.documents import JsonMapping
 
@@ -50,6 +50,8 @@ def _implied(config: Config) -> Iterator[str]:
     """Yield the names of the add-ons for which other settings stand."""
     if config.storage.fsx_lustre:
         yield FSX_DRIVER
+    if config.storage.efs:
+        yield EFS_DRIVER
     if config.teams:
         yield GOVERNANCE
     if config.monitoring:

@@ -13,12 +13,38 @@ from hyperpod_eks.config.section import GROUP, Key, Section, ZoneId
 
 EVENTS = "CreateDataRepositoryAssociation.S3.AutoImportPolicy.Events[]"
 LUSTRE = "CreateFileSystem.LustreConfiguration."
+FILE_SYSTEM_ID = Pattern(
+    "the id of a file system",
+    "fs- and 8 or 17 hexadecimal digits",
+    r"fs-(?:[0-9a-f]{8}|[0-9a-f]{17})",
+    "list them with `aws fsx describe-file-systems`",
+)
 FILE_SYSTEM_NAME = Pattern(
     "the name of a file system",
     "up to 30 small letters, digits and hyphens, not at an end: Kubernetes uses it too",
     r"[a-z0-9](?:[-a-z0-9]{0,28}[a-z0-9])?",
     "choose one like data",
 )
+
+Namespaces = Annotated[
+    tuple[
+        Annotated[
+            str,
+            Pattern(
+                "a Kubernetes namespace",
+                "small letters, digits and hyphens, not at an end",
+                r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?",
+                "list them with `kubectl get namespaces`",
+            ),
+        ],
+        ...,
+    ],
+    Field(
+        strict=False,
+        description="Namespaces that get a PersistentVolumeClaim with the file system's name;"
+        " each must exist, or be among `objects`. `[]` for none.",
+    ),
+]
 
 
 class S3Link(Section):
@@ -57,16 +83,7 @@ class FsxLustre(Section):
     """A file system of FSx for Lustre, new or existing."""
 
     file_system_id: Annotated[
-        Annotated[
-            str,
-            Pattern(
-                "the id of a file system",
-                "fs- and 8 or 17 hexadecimal digits",
-                r"fs-(?:[0-9a-f]{8}|[0-9a-f]{17})",
-                "list them with `aws fsx describe-file-systems`",
-            ),
-        ]
-        | None,
+        Annotated[str, FILE_SYSTEM_ID] | None,
         Field(
             description="An existing file system, which is never changed or deleted; no other"
             " setting of this section can be set with it."
@@ -157,25 +174,7 @@ class FsxLustre(Section):
         Annotated[str, Aws("fsx", LUSTRE + "WeeklyMaintenanceStartTime")] | None,
         Field(description='When AWS may maintain it, weekday and UTC, like "7:09:00".'),
     ] = None
-    namespaces: Annotated[
-        tuple[
-            Annotated[
-                str,
-                Pattern(
-                    "a Kubernetes namespace",
-                    "small letters, digits and hyphens, not at an end",
-                    r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?",
-                    "list them with `kubectl get namespaces`",
-                ),
-            ],
-            ...,
-        ],
-        Field(
-            strict=False,
-            description="Namespaces that get a PersistentVolumeClaim with the file system's name;"
-            " each must exist, or be among `objects`. `[]` for none.",
-        ),
-    ] = ("default",)
+    namespaces: Namespaces = ("default",)
     mount_on: Annotated[
         Mapping[
             str,
@@ -204,6 +203,71 @@ class FsxLustre(Section):
     ] = None
 
 
+class Efs(Section):
+    """An existing file system of Amazon EFS, which is never changed or deleted."""
+
+    file_system_id: Annotated[
+        str,
+        Pattern(
+            "the id of an EFS file system",
+            "fs- and 8 to 40 hexadecimal digits",
+            r"fs-[0-9a-f]{8,40}",
+            "list them with `aws efs describe-file-systems`",
+        ),
+        Field(
+            description="Its id. It needs a mount target in each zone of the nodes, whose security"
+            " group lets TCP 2049 in from the nodes."
+        ),
+    ]
+    access_point_id: Annotated[
+        Annotated[
+            str,
+            Pattern(
+                "the id of an access point",
+                "fsap- and 8 to 40 hexadecimal digits",
+                r"fsap-[0-9a-f]{8,40}",
+                "list them with `aws efs describe-access-points`",
+            ),
+        ]
+        | None,
+        Field(description="Access point of the file system that pods mount. Without it: `/`."),
+    ] = None
+    namespaces: Namespaces = ("default",)
+
+
+class FsxOpenZfs(Section):
+    """An existing file system of FSx for OpenZFS, which is never changed or deleted."""
+
+    file_system_id: Annotated[str, FILE_SYSTEM_ID, Field(description="Its id.")]
+    volume_id: Annotated[
+        Annotated[
+            str,
+            Pattern(
+                "the id of an OpenZFS volume",
+                "fsvol- and 17 hexadecimal digits",
+                r"fsvol-[0-9a-f]{17}",
+                "list them with `aws fsx describe-volumes`",
+            ),
+        ]
+        | None,
+        Field(description="Volume that pods mount, with its `volume_path`. Without it: the root."),
+    ] = None
+    volume_path: Annotated[
+        Annotated[
+            str,
+            Pattern(
+                "the path of an OpenZFS volume",
+                "fsx and the names of volumes after it, with no / before it",
+                r"fsx(?:/[A-Za-z0-9_.:-]+)+",
+                "copy OpenZFSConfiguration.VolumePath of `aws fsx describe-volumes`",
+            ),
+        ]
+        | None,
+        Field(description="Path of the volume as FSx describes it, like fsx/vol1."),
+    ] = None
+    namespaces: Namespaces = ("default",)
+
+
 class Storage(Section):
     """File systems for the pods.  Their data is kept when the cluster is deleted."""
 
@@ -214,3 +278,23 @@ class Storage(Section):
             " security group and VPC, unless `--delete-data` is given."
         ),
     ] = {}
+    efs: Annotated[
+        Mapping[Annotated[str, FILE_SYSTEM_NAME], Efs],
+        Field(description="Existing EFS file systems by name. Their CSI driver is installed."),
+    ] = {}
+    fsx_openzfs: Annotated[
+        Mapping[Annotated[str, FILE_SYSTEM_NAME], FsxOpenZfs],
+        Field(
+            description="Existing FSx for OpenZFS file systems by name. Their CSI driver is no EKS"
+            " add-on: declare its chart under `charts`."
+        ),
+    ] = {}
+
+    def claims(self) -> list[tuple[str, str]]:
+        """Return namespace and name of every claim."""
+        every: dict[str, FsxLustre | Efs | FsxOpenZfs] = {
+            **self.fsx_lustre,
+            **self.efs,
+            **self.fsx_openzfs,
+        }
+        return [(space, name) for name, one in every.items() for space in one.namespaces]

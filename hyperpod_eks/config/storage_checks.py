@@ -46,6 +46,9 @@ _PERSISTENT_ONLY = (
     "copy_tags_to_backups",
 )
 
+PREFIXES = {"fsx_lustre": "fsx", "efs": "efs", "fsx_openzfs": "openzfs"}
+"""What names of StorageClasses and volumes begin with, by section."""
+
 Faults = Iterator[tuple[str, str]]
 """A setting and the rest of the message about it."""
 
@@ -109,22 +112,50 @@ def capacity(one: FsxLustre) -> int | None:
 
 def storage(config: Config) -> Iterator[Finding]:
     """Yield contradictions between the settings of file systems, and with other sections."""
-    ours: dict[str, str] = {}
+    yield from _twice(config)
+    yield from _half_volumes(config)
     for name, one in config.storage.fsx_lustre.items():
-        ours[f"storageclass.storage.k8s.io:fsx-{name}"] = name
-        for space in one.namespaces:
-            ours[f"persistentvolume:fsx-{name}.{space}"] = name
-            ours[f"persistentvolumeclaim:{space}:{name}"] = name
         loc = ("storage", "fsx_lustre", name)
         for setting, text in _existing(one) if one.file_system_id else _new(config, one):
             at_key = isinstance(getattr(one, setting), Mapping)
             yield Finding((*loc, setting), text, at_key)
         for group, text in _mounts(config, name, one):
             yield Finding((*loc, "mount_on", group), text)
+    ours = dict(_objects(config))
     for index, each in enumerate(config.objects):
-        if not fault(each) and (name := ours.get(label(each), "")):
-            text = f"declares {label(each)}, which storage.fsx_lustre.{name} creates; remove one"
+        if not fault(each) and (owner := ours.get(label(each), "")):
+            text = f"declares {label(each)}, which {owner} creates; remove one"
             yield Finding(("objects", index), text)
+
+
+def _objects(config: Config) -> Faults:
+    """Yield the labels of the objects of file systems, with the settings that declare them."""
+    for section, prefix in PREFIXES.items():
+        for name, one in getattr(config.storage, section).items():
+            owner = f"storage.{section}.{name}"
+            yield f"storageclass.storage.k8s.io:{prefix}-{name}", owner
+            for space in one.namespaces:
+                yield f"persistentvolume:{prefix}-{name}.{space}", owner
+                yield f"persistentvolumeclaim:{space}:{name}", owner
+
+
+def _twice(config: Config) -> Iterator[Finding]:
+    """Yield the names that two services' file systems have: their claims have them too."""
+    known: dict[str, str] = {}
+    for section in PREFIXES:
+        for name in getattr(config.storage, section):
+            if (other := known.setdefault(name, section)) != section:
+                text = f"is the name of storage.{other}.{name} too; choose another name"
+                yield Finding(("storage", section, name), text, at_key=True)
+
+
+def _half_volumes(config: Config) -> Iterator[Finding]:
+    """Yield OpenZFS volumes without an id or a path: their driver needs both."""
+    for name, one in config.storage.fsx_openzfs.items():
+        for setting, other in (("volume_id", "volume_path"), ("volume_path", "volume_id")):
+            if getattr(one, setting) and not getattr(one, other):
+                text = f"needs {other} (aws-fsx-openzfs-csi-driver, static provisioning); set both"
+                yield Finding(("storage", "fsx_openzfs", name, setting), text)
 
 
 def _mounts(config: Config, name: str, one: FsxLustre) -> Faults:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hyperpod_eks.config.model import Config
 
 _PRINCIPAL_CONDITION = re.compile("(?i)aws:(principal|resource(account|org)|userid|username)")
+OPENZFS_DRIVER = "aws-fsx-openzfs-csi-driver"
 _MULTI_NODE = "MultiNodeTrainingValidation"
 
 
@@ -33,6 +34,7 @@ def warnings(config: Config) -> list[str]:
         _no_nat,
         _alone,
         _inference,
+        _openzfs,
         unmet_quotas,
         _small,
     )
@@ -100,6 +102,16 @@ def _addresses(config: Config) -> Iterator[str]:
                 f" about {group.instance_count * each} addresses ({each} each), and a private"
                 f" subnet of {config.network.cidr} has {room}"
             )
+
+
+def _openzfs(config: Config) -> Iterator[str]:
+    """The driver of FSx for OpenZFS is a chart, and no EKS add-on (its docs/install.md)."""
+    there = any(OPENZFS_DRIVER in each.chart for each in config.charts.values())
+    if config.storage.fsx_openzfs and not there:
+        yield (
+            f"storage.fsx_openzfs: no chart of `charts` is {OPENZFS_DRIVER}, which is no EKS"
+            " add-on; pods wait for their volumes until it is installed"
+        )
 
 
 def _multi_node_check(config: Config) -> Iterator[str]:

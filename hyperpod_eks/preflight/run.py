@@ -65,6 +65,8 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (pods.quota, ("quota-iam",)),
     (storage.quotas, ("quota-file-systems", "quota-file-system-capacity")),
     (storage.places, ("file-system-zones",)),
+    (storage.efs, ("file-systems", "mount-targets")),
+    (storage.openzfs, ("file-systems",)),
     (teams.governance, ("task-governance",)),
     (monitoring.workspace, ("prometheus-workspace",)),
     (cluster.lifecycle, ("lifecycle",)),

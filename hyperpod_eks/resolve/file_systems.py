@@ -9,13 +9,26 @@ from hyperpod_eks.aws.failures import absent, cannot_ask, why_not_asked
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.aws.tags import CLUSTER, LABEL, tag
 from hyperpod_eks.config.model import Config
+from hyperpod_eks.config.storage import FsxOpenZfs
 from hyperpod_eks.documents import JsonMapping
 
 
 def file_systems(snapshot: Snapshot) -> list[JsonMapping]:
     """List the Lustre file systems of the region."""
-    found = snapshot.all(snapshot.aws.fsx, "describe_file_systems", "FileSystems")
-    return [each for each in found if each.get("FileSystemType") == "LUSTRE"]
+    return [each for each in every(snapshot) if each.get("FileSystemType") == "LUSTRE"]
+
+
+def every(snapshot: Snapshot) -> list[JsonMapping]:
+    """List the file systems of FSx in the region."""
+    return snapshot.all(snapshot.aws.fsx, "describe_file_systems", "FileSystems")
+
+
+def openzfs_name(one: FsxOpenZfs, region: str) -> str:
+    """Return the DNS name of an OpenZFS file system (FSx for OpenZFS User Guide, "Mounting").
+
+    Preflight compares it with what FSx describes.
+    """
+    return f"{one.file_system_id}.fsx.{region}.amazonaws.com"
 
 
 def labelled(snapshot: Snapshot, label: str) -> list[JsonMapping]:

@@ -148,8 +148,7 @@ def _wanted(facts: Facts) -> Iterator[str]:
 
 def claims(facts: Facts) -> Iterator[Outcome]:
     """Each PersistentVolumeClaim of a declared file system must be bound."""
-    declared = facts.config.storage.fsx_lustre if facts.config else {}
-    pairs = [(space, name) for name, one in declared.items() for space in one.namespaces]
+    pairs = facts.config.storage.claims() if facts.config else []
     if not pairs:
         yield Skipped("no file system is declared for pods")
     for space, name in pairs:

@@ -119,9 +119,8 @@ def planned(facts: Facts) -> Iterator[Pod]:
     ]
     config = facts.config
     spaces: dict[str, list[str]] = {}
-    for name, one in (config.storage.fsx_lustre if config else {}).items():
-        for space in one.namespaces:
-            spaces.setdefault(space, []).append(name)
+    for space, name in config.storage.claims() if config else ():
+        spaces.setdefault(space, []).append(name)
     for group in groups:
         yield Pod(group, place, asked)
         for space, names in spaces.items():

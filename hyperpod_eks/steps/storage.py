@@ -7,17 +7,20 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from hyperpod_eks.config.objects import label
 from hyperpod_eks.config.request import request
-from hyperpod_eks.config.storage import LUSTRE, FsxLustre
-from hyperpod_eks.config.storage_checks import capacity, throughput
+from hyperpod_eks.config.storage import LUSTRE, Efs, FsxLustre, FsxOpenZfs
+from hyperpod_eks.config.storage_checks import PREFIXES, capacity, throughput
 from hyperpod_eks.documents import Json, JsonObject
+from hyperpod_eks.resolve.file_systems import openzfs_name
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import Resource
 from hyperpod_eks.resources.eks import Cluster
 from hyperpod_eks.resources.fsx import FileSystem
 from hyperpod_eks.resources.fsx_link import Link
 from hyperpod_eks.resources.fsx_volume import (
+    Mount,
     Volume,
     persistent_volume,
+    source_of,
     storage_class,
     volume_claim,
 )
@@ -84,30 +87,71 @@ def volumes(
     config declares, by name, with what creates them.
     """
     found: list[Object] = []
-    for one in files:
-        name, spaces = one.label, resolved.config.storage.fsx_lustre[one.label].namespaces
+    for mount, spaces, one in _mounts(resolved, files):
         if not spaces:
             continue
-        made = _object(cluster, storage_class(name), access)
+        made = _object(cluster, storage_class(mount), access)
         found.append(made)
         for space in spaces:
             theirs = (namespaces[space],) if space in namespaces else ()
-            document = persistent_volume(name, space)
-            place = document["metadata"]["name"]
-            volume = Volume(
-                f"persistentvolume:{place}",
-                cluster=cluster,
-                api_version="v1",
-                object_kind="PersistentVolume",
-                namespace="",
-                name=place,
-                document=json.dumps(document, sort_keys=True),
-                file_system=one,
-                after=(*access, made),
-            )
-            claim = _object(cluster, volume_claim(name, space), (*access, volume, *theirs))
+            volume = _volume(cluster, persistent_volume(mount, space), one, (*access, made))
+            claim = _object(cluster, volume_claim(mount, space), (*access, volume, *theirs))
             found += [volume, claim]
     return tuple(found)
+
+
+def _mounts(
+    resolved: ResolvedConfig, files: Sequence[FileSystem]
+) -> Iterator[tuple[Mount, Sequence[str], FileSystem | None]]:
+    """Yield how pods mount each file system, the namespaces of its claims, and the resource."""
+    declared = resolved.config.storage
+    for one in files:
+        title = f"{PREFIXES['fsx_lustre']}-{one.label}"
+        mount = Mount(one.label, title, "fsx.csi.aws.com", ("flock",))
+        yield mount, declared.fsx_lustre[one.label].namespaces, one
+    for name, efs in declared.efs.items():
+        yield _efs(name, efs), efs.namespaces, None
+    for name, zfs in declared.fsx_openzfs.items():
+        yield _openzfs(name, zfs, resolved.config.region), zfs.namespaces, None
+
+
+def _efs(name: str, one: Efs) -> Mount:
+    """aws-efs-csi-driver, examples/kubernetes/access_points: the handle is FS::ACCESS_POINT."""
+    handle = "::".join(filter(None, (one.file_system_id, one.access_point_id)))
+    return Mount(name, f"{PREFIXES['efs']}-{name}", "efs.csi.aws.com", handle=handle)
+
+
+def _openzfs(name: str, one: FsxOpenZfs, region: str) -> Mount:
+    """aws-fsx-openzfs-csi-driver, examples/kubernetes/static-provisioning."""
+    attributes = {"DNSName": openzfs_name(one, region), "ResourceType": "filesystem"}
+    if one.volume_path:
+        attributes |= {"ResourceType": "volume", "VolumePath": one.volume_path}
+    return Mount(
+        name,
+        f"{PREFIXES['fsx_openzfs']}-{name}",
+        "fsx.openzfs.csi.aws.com",
+        ("nfsvers=4.1", "rsize=1048576", "wsize=1048576", "timeo=600"),
+        one.volume_id or one.file_system_id,
+        attributes,
+    )
+
+
+def _volume(
+    cluster: Cluster, document: JsonObject, one: FileSystem | None, after: tuple[Resource, ...]
+) -> Volume:
+    place = document["metadata"]["name"]
+    return Volume(
+        f"persistentvolume:{place}",
+        cluster=cluster,
+        api_version="v1",
+        object_kind="PersistentVolume",
+        namespace="",
+        name=place,
+        document=json.dumps(document, sort_keys=True),
+        file_system=one,
+        source="" if one else source_of(document["spec"]["csi"]),
+        after=after,
+    )
 
 
 def _object(cluster: Cluster, document: JsonObject, after: tuple[Resource, ...]) -> Object:

@@ -62,6 +62,7 @@ NOT_EXCHANGED = "test_existing::test_what_create_made_is_not_exchanged_for_yours
 CHART = "test_change::test_a_new_chart_and_new_scripts_reach_the_cluster"
 MIRRORED = "cli/test_mirror::test_images_that_a_template_names_are_replaced"
 CHARTS = "test_further_charts::test_charts_come_change_and_go_with_the_config"
+EXISTING = "cli/test_existing_files::test_a_volume_never_gets_another_file_system"
 FILES = "cli/test_storage::test_no_change_of_the_config_loses_it"
 SPACES = "cli/test_storage::test_more_namespaces_and_space_are_added_in_place"
 MOUNTS = "cli/test_storage::test_nodes_mount_a_new_one_once_it_exists"
@@ -416,6 +417,32 @@ ROWS = (
     Row(L + "s3[].auto_import", IN_PLACE, "UpdateDataRepositoryAssociation", shown=LINKS),
     Row(L + "s3[].auto_export", IN_PLACE, "UpdateDataRepositoryAssociation", shown=LINKS),
     Row(L + "availability_zone_id", REFUSED, "FSx does not move a file system", shown=FILES),
+    *(
+        Row(f"storage.{section}", IN_PLACE, "volumes and claims come and go", shown=EXISTING)
+        for section in ("efs", "fsx_openzfs")
+    ),
+    *(
+        Row(f"storage.{setting}", outcome, why, shown=EXISTING)
+        for settings, outcome, why in (
+            (
+                (
+                    "efs.<name>.file_system_id",
+                    "efs.<name>.access_point_id",
+                    "fsx_openzfs.<name>.file_system_id",
+                    "fsx_openzfs.<name>.volume_id",
+                    "fsx_openzfs.<name>.volume_path",
+                ),
+                REFUSED,
+                "Kubernetes does not give a volume another file system; set `namespaces: []` first",
+            ),
+            (
+                ("efs.<name>.namespaces", "fsx_openzfs.<name>.namespaces"),
+                IN_PLACE,
+                "volumes and claims come and go; data stays",
+            ),
+        )
+        for setting in settings
+    ),
     Row("iam.node_policy", IN_PLACE, "CreatePolicyVersion", "documented"),
     Row("auto_scaling.mode", IN_PLACE, "UpdateCluster; its role comes and goes", "Enable"),
     Row("auto_scaling.auto_scaler_type", IN_PLACE, "UpdateCluster", shown="cli/test_scaling"),

@@ -35,7 +35,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "storage": {"fsx_lustre": {"data": {
             "kms_key": KEY,
             "s3": [{"file_system_path": "/a", "data_repository_path": "s3://bucket/a"}],
-        }}},
+        }}, "efs": {"home": {"file_system_id": "fs-0123456789abcdef0"}}},
         "instance_groups": [{
             "name": "g",
             "instance_type": "ml.p5.48xlarge",

@@ -341,6 +341,11 @@ def no_file_system(user: User, aws: Clients) -> tuple[str, ...]:
     return config(user, "storage: {fsx_lustre: {a: {file_system_id: fs-0123456789abcdef0}}}\n")
 
 
+def no_mount_target(user: User, aws: Clients) -> tuple[str, ...]:
+    id_ = aws.efs.create_file_system(CreationToken="home")["FileSystemId"]
+    return config(user, f"storage: {{efs: {{home: {{file_system_id: {id_}}}}}}}\n")
+
+
 CRAFTED: dict[str, tuple[Craft, str]] = {
     "identity": (root, "error"),
     "region": (elsewhere, "error"),
@@ -365,6 +370,7 @@ CRAFTED: dict[str, tuple[Craft, str]] = {
     "quota-file-system-capacity": (small_file_systems, "error"),
     "file-system-zones": (far_file_system, "warning"),
     "file-systems": (no_file_system, "error"),
+    "mount-targets": (no_mount_target, "error"),
     "lifecycle": (crlf, "error"),
     "chart": (no_chart, "error"),
     "chart-values": (impossible_values, "error"),

@@ -26,6 +26,7 @@ SCALING = "tests/cli/test_scaling.py"
 VOLUMES = "tests/cli/test_volumes.py"
 OPERATORS = "tests/cli/test_operators.py"
 SMOKE = "tests/cli/test_smoke.py"
+EXISTING = "tests/cli/test_existing_files.py"
 
 
 @dataclass(frozen=True)
@@ -588,6 +589,21 @@ MUTANTS = (
         "elif False:",
         by=SMOKE,
         only="sockets",
+    ),
+    Mutant(
+        "a rule for other ports lets NFS in",
+        "preflight/storage.py",
+        "not (low or 0) <= NFS <= (high or 0)",
+        "False",
+        EXISTING,
+        "way_to",
+    ),
+    Mutant(
+        "a volume gets another access point",
+        "steps/storage.py",
+        'source="" if one else source_of(document["spec"]["csi"])',
+        'source="" if one else source_of(document["spec"]["csi"]).partition("::")[0]',
+        EXISTING,
     ),
 )
 

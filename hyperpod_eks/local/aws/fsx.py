@@ -1,5 +1,7 @@
 """Amazon FSx as far as Lustre goes: file systems with a life, links to S3, final backups.
 
+OpenZFS file systems are there at once, and are described only.
+
 The rules are those of the API reference (CreateFileSystem, CreateFileSystemLustreConfiguration,
 UpdateFileSystem, DeleteFileSystem, CreateDataRepositoryAssociation), as botocore's model has them.
 moto's file systems are there at once, in no subnet, and are created once more at each call.
@@ -66,6 +68,8 @@ class Backend(FSxBackend):
 
     def create(self, request: Document) -> Document:
         """Begin a creation; the same token with the same parameters answers the same one."""
+        if request["FileSystemType"] == "OPENZFS":
+            return self._openzfs(request)
         if request["FileSystemType"] != "LUSTRE":
             raise NotImplementedError(f"file systems of type {request['FileSystemType']}")
         token = request.pop("ClientRequestToken", "")
@@ -89,6 +93,29 @@ class Backend(FSxBackend):
         why = current().failure("file-system", tags.get("Name") or id_)
         current().clock.after(current().delays.fsx_create, partial(self._created, id_, why))
         return system
+
+    def _openzfs(self, request: Document) -> Document:
+        """Return what FSx says of an OpenZFS file system (FSx API, FileSystem), in one subnet."""
+        ec2: Any = ec2_backends[ACCOUNT][self.region_name]
+        subnet = ec2.get_subnet(request["SubnetIds"][0])
+        id_ = f"fs-{current().ids.getrandbits(68):017x}"
+        self.systems[id_] = {
+            "OwnerId": ACCOUNT,
+            "CreationTime": current().clock.now(),
+            "FileSystemId": id_,
+            "FileSystemType": "OPENZFS",
+            "Lifecycle": "AVAILABLE",
+            "StorageCapacity": request["StorageCapacity"],
+            "StorageType": request.get("StorageType") or "SSD",
+            "VpcId": subnet.vpc_id,
+            "SubnetIds": request["SubnetIds"],
+            "NetworkInterfaceIds": [],
+            "DNSName": f"{id_}.fsx.{self.region_name}.amazonaws.com",
+            "ResourceARN": f"arn:aws:fsx:{self.region_name}:{ACCOUNT}:file-system/{id_}",
+            "Tags": list(request.get("Tags") or ()),
+            "OpenZFSConfiguration": dict(request["OpenZFSConfiguration"]),
+        }
+        return self.systems[id_]
 
     def _created(self, id_: str, why: str) -> None:
         if (system := self.systems.get(id_)) and system["Lifecycle"] == "CREATING":

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _PREFIX = {
     "amp": "aps",
+    "efs": "elasticfilesystem",
     "service-quotas": "servicequotas",
     "elbv2": "elasticloadbalancing",
     "elb": "elasticloadbalancing",

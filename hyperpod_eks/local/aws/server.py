@@ -49,7 +49,12 @@ LARGE = 10 << 20
 """Bytes of a body from which on its memory is given back at once."""
 
 #: Services whose name in a signature is not their name in boto3.
-_SIGNED_AS = {"aps": "amp", "servicequotas": "service-quotas", "elasticloadbalancing": "elbv2"}
+_SIGNED_AS = {
+    "aps": "amp",
+    "elasticfilesystem": "efs",
+    "servicequotas": "service-quotas",
+    "elasticloadbalancing": "elbv2",
+}
 #: What answers a JSON request (operation, body) to a service that moto does not have.
 _WITHOUT_MOTO = {"pricing": pricing.answer}
 #: The API version of classic load balancers, which sign as those after them do.
