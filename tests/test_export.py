@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -226,6 +227,7 @@ def test_the_command_writes_a_folder_and_asks_nobody(here: User, demo: Path, lan
     assert list(here.stack.calls) == []
     folder = here.folder / f"demo-{language}"
     assert said.document["files"] == sorted(each.name for each in folder.iterdir())
+    assert {stat.S_IMODE(each.stat().st_mode) for each in folder.iterdir()} == {0o600}
     assert said.document["resources"]["network/vpc"] in (["aws_vpc"], ["AWS::EC2::VPC"])
 
     assert here.types("export", language, "demo").code == 0  # the same files again

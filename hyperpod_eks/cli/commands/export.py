@@ -98,7 +98,7 @@ def _write(given: Path | None, name: str, texts: Mapping[str, str]) -> Path:
             )
     files.make_folder(folder)
     for path, content in contents.items():
-        files.replace(path, content)
+        files.replace(path, content, mode=0o600)  # as the manifest: settings may be secrets
     return folder
 
 
