@@ -21,6 +21,7 @@ from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources import eks
 from hyperpod_eks.resources.base import (
     MINUTE,
+    Blocker,
     Differs,
     Fact,
     Facts,
@@ -31,6 +32,7 @@ from hyperpod_eks.resources.base import (
 )
 from hyperpod_eks.resources.hyperpod.api import describe
 from hyperpod_eks.resources.hyperpod.cluster import Cluster
+from hyperpod_eks.resources.hyperpod.trouble import governance
 from hyperpod_eks.resources.permissions import Statement, Statements, actions
 from hyperpod_eks.workers import gather
 
@@ -205,6 +207,12 @@ class SchedulerPolicy(Governed):
     def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
         """Actions on policies; AddTags is a dependent action of the create."""
         return _permissions(resolved, cls.noun, "cluster-scheduler-config")
+
+    def blockers(self, snapshot: Snapshot, live: Live) -> list[Blocker]:
+        """Compute quotas of others, with which the policy cannot be deleted."""
+        found = describe(snapshot, self.cluster.name)
+        every = governance(snapshot, Live(self.name, found["ClusterArn"])) if found else []
+        return [Blocker(each) for each in every if live.id not in each]
 
     def _is_it(self, row: JsonMapping) -> bool:
         return True

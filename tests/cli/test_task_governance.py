@@ -11,13 +11,16 @@ import boto3
 import pytest
 import yaml
 
+from hyperpod_eks import session as session_of
 from hyperpod_eks.aws.client import Identity
+from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.config.load import load
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.kubernetes import Fault
 from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.preflight.teams import governance
+from hyperpod_eks.resources.governance import SchedulerPolicy
 from tests.cli.test_objects import kubernetes
 from tests.conftest import Clients, Said, User, at_work, in_a_copy
 from tests.local.ground import role
@@ -404,6 +407,24 @@ def test_nothing_but_consent_takes_a_teams_namespace(
         declare(user)
         assert user.types(*CREATE, "--yes").code == 0
     assert made.types(*PLAN).code == 0
+
+
+def test_a_quota_of_others_that_holds_the_policy_is_named(made: User, aws: Clients) -> None:
+    ours = quota(aws)
+    about = {name: ours[name] for name in ("ClusterArn", "ComputeQuotaConfig")}
+    target = {"TeamName": "others"}
+    theirs = aws.sagemaker.create_compute_quota(Name="others", ComputeQuotaTarget=target, **about)[
+        "ComputeQuotaId"
+    ]
+    with session_of.connect(str(made.folder / "c.yaml"), purpose=session_of.LOOK) as cluster:
+        (policy,) = [each for each in cluster.wants if isinstance(each, SchedulerPolicy)]
+        snapshot = Snapshot(cluster.aws)
+        (live,) = policy.find(snapshot)
+        said = [each.words for each in policy.blockers(snapshot, live)]
+    aws.sagemaker.delete_compute_quota(ComputeQuotaId=theirs)
+    command = f"aws sagemaker delete-compute-quota --compute-quota-id {theirs} --region us-west-2"
+    assert any(command in each for each in said)
+    assert not any(live.id in each for each in said)
 
 
 def test_delete_deletes_the_quotas_before_the_cluster(made: User, aws: Clients) -> None:
