@@ -11,6 +11,8 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,8 @@ from hyperpod_eks import session
 from hyperpod_eks.export import cloudformation, documents, hcl, terraform
 from hyperpod_eks.local import CHART, daemon
 from hyperpod_eks.local.stack import Stack
-from hyperpod_eks.resources.base import KINDS, Lifecycle, Live, Resource
+from hyperpod_eks.resources.base import KINDS, Lifecycle, Live, References, Resource
+from hyperpod_eks.resources.compare import born
 from hyperpod_eks.stack import kinds
 from hyperpod_eks.state.manifest import Manifest
 from hyperpod_eks.state.record import Record
@@ -30,7 +33,14 @@ from tests.conftest import REGION, User, at_work
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.yaml"))
 SAMPLE = ("closed-network", "p5-training-plans", "storage")
 """The examples that other programs read in `make test`; they read all in the long proof."""
-IDS = {"Subnet": "subnet", "SecurityGroup": "sg", "NatGateway": "nat", "Vpc": "vpc"}
+HYPERPOD, CLUSTER = "hyperpod/Cluster", "hyperpod/cluster"
+IDS = {
+    "Subnet": "subnet",
+    "SecurityGroup": "sg",
+    "NatGateway": "nat",
+    "Vpc": "vpc",
+    "FileSystem": "fs",
+}
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +79,10 @@ def created(user: User, example: Path) -> Manifest:
         wants = [
             each for each in opened.wants if each.recorded and each.key not in manifest.adopted
         ]
-        for number, want in enumerate(wants):
-            manifest.record(want, live(want, number), "ready", 0.0)
+        lives = {want.key: live(want, number) for number, want in enumerate(wants)}
+        for want in wants:
+            sent = born(want, References(lives)) if want.kind == HYPERPOD else None
+            manifest.record(want, lives[want.key], "ready", 0.0, sent)
         manifest.config = opened.config.model_dump(mode="json", by_alias=True)
         return manifest
 
@@ -82,7 +94,9 @@ def live(want: Resource, number: int) -> Live:
     id_ = f"{IDS[kind]}-{number:017x}" if kind in IDS else f"{name}"
     if want.kind in ("helm/Release", "helm/ChartRelease"):
         id_ = f"space/{name}"
-    return Live(id_, getattr(want, "arn", "") or f"arn:aws:{kind.lower()}:::{id_}")
+    arn = getattr(want, "arn", "") or f"arn:aws:{kind.lower()}:::{id_}"
+    names = {"dns_name": f"{id_}.fsx.us-west-2.amazonaws.com", "mount_name": "fsxabcde"}
+    return Live(id_, arn, attributes=names if kind == "FileSystem" else {})
 
 
 def test_every_kind_is_exported_or_named_as_left_out() -> None:
@@ -152,6 +166,33 @@ def test_the_template_of_every_example_is_whole(manifests: dict[str, Manifest]) 
             assert resource["Type"] == each["ResourceType"]
             assert resource["DeletionPolicy"] == "Retain"
             assert all(each["ResourceIdentifier"].values())
+
+
+def test_a_mount_has_the_names_of_its_file_system_or_is_named_as_left_out(
+    manifests: dict[str, Manifest],
+) -> None:
+    manifest = deepcopy(manifests["storage"])
+    id_ = manifest.records["storage/data"].id
+    lustre = {"MountName": "fsxabcde", "MountPath": "/data"}
+    lustre["DnsName"] = f"{id_}.fsx.us-west-2.amazonaws.com"
+    (group,) = hyperpod(manifest)["InstanceGroups"]
+    assert group["InstanceStorageConfigs"] == [
+        {"EbsVolumeConfig": {"VolumeSizeInGB": 500}},
+        {"FsxLustreConfig": lustre},
+    ]
+    assert 'mount_name = "fsxabcde"' in terraform.files(manifest)[0]["hyperpod.tf"]
+
+    manifest.records[CLUSTER] = replace(manifest.records[CLUSTER], sent=None)
+    (group,) = hyperpod(manifest)["InstanceGroups"]
+    assert group["InstanceStorageConfigs"] == [{"EbsVolumeConfig": {"VolumeSizeInGB": 500}}]
+    for export in (terraform.files, cloudformation.files):
+        assert "/data on worker-group" in export(manifest)[1].left_out[CLUSTER]
+
+
+def hyperpod(manifest: Manifest) -> Any:
+    """Return the properties of the HyperPod cluster in the template."""
+    template = json.loads(cloudformation.files(manifest)[0]["template.json"])
+    return template["Resources"]["HyperpodCluster"]["Properties"]
 
 
 def lint(folder: Path, *templates: str) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import NamedTuple
 
+from hyperpod_eks.aws.service_model import to_config
 from hyperpod_eks.documents import Json, JsonMapping, JsonObject
 from hyperpod_eks.export.recorded import Item, Ref
 from hyperpod_eks.resources import iam, s3
@@ -99,6 +101,8 @@ def hyperpod(item: Item) -> JsonObject:
     role = item.ref("role", "arn")
     for each in item("groups"):
         members = {"ExecutionRole": role, **_typed(each["members"])}
+        if STORAGES in members:
+            members[STORAGES] = [one for one in _storages(item, each) if _whole(one)]
         member = "RestrictedInstanceGroups" if each["restricted"] else "InstanceGroups"
         spec = {**members, "OverrideVpcConfig": network(each["zones"])}
         found.setdefault(member, []).append(spec)
@@ -117,11 +121,43 @@ def _typed(members: JsonMapping) -> JsonMapping:
     return {**members, CHECKS: [each for each in members[CHECKS] if each in KNOWN_CHECKS]}
 
 
+STORAGES, LUSTRE = "InstanceStorageConfigs", "FsxLustreConfig"
+NAMES = ("DnsName", "MountName")
+"""What a mount needs (ClusterFsxLustreConfig) and the config of the cluster's own file system does
+not have: it is in what was sent."""
+
+
+def _storages(item: Item, group: JsonMapping) -> Iterator[JsonMapping]:
+    """Yield the volumes and mounts of a group's nodes; mounts with names that were sent."""
+    sent = item.record.sent or {}
+    for number, each in enumerate(group["members"].get(STORAGES, ())):
+        place = f"{group['name']}.{to_config(STORAGES)}.{number}.{to_config(LUSTRE)}"
+        facts = {member: f"{place}.{to_config(member)}" for member in NAMES}
+        names = {member: sent[fact].value for member, fact in facts.items() if fact in sent}
+        yield {LUSTRE: {**names, **each[LUSTRE]}} if LUSTRE in each else each
+
+
+def _whole(storage: JsonMapping) -> bool:
+    return LUSTRE not in storage or all(storage[LUSTRE].get(member) for member in NAMES)
+
+
 def missing(item: Item) -> str:
     """Return what a HyperPod cluster has and `hyperpod` leaves out; "" if it is nothing."""
+    return "; ".join((*_other_checks(item), *_nameless(item)))
+
+
+def _other_checks(item: Item) -> Iterator[str]:
     checks = {each for group in item("groups") for each in group["members"].get(CHECKS, ())}
-    others = ", ".join(sorted(checks.difference(KNOWN_CHECKS)))
-    return f"the deep health check {others}, which its type does not have" if others else ""
+    if others := ", ".join(sorted(checks.difference(KNOWN_CHECKS))):
+        yield f"the deep health check {others}, which its type does not have"
+
+
+def _nameless(item: Item) -> Iterator[str]:
+    for group in item("groups"):
+        for storage in _storages(item, group):
+            if not _whole(storage):
+                path = storage[LUSTRE].get("MountPath", "a file system")
+                yield f"{path} on {group['name']}: its file system's names are not recorded"
 
 
 def refers_to_variables(values: str) -> bool:
