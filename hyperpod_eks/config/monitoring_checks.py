@@ -18,7 +18,7 @@ def monitoring(config: Config) -> Iterator[Finding]:
     if given and config.monitoring != "prometheus":
         text = "has no effect without monitoring: prometheus; set that, or remove it"
         yield Finding(("prometheus",), text)
-    arn = prometheus.workspace_arn or ""
-    if arn and arn.split(":")[3] != config.region:
+    _, _, service, region, *_ = [*(prometheus.workspace_arn or "").split(":"), *[""] * 4]
+    if service and region != config.region:  # what is no ARN is refused as well
         text = f"is not in {config.region} (the add-on writes to its own region); use one there"
         yield Finding(("prometheus", "workspace_arn"), text, True)
