@@ -346,6 +346,16 @@ def no_mount_target(user: User, aws: Clients) -> tuple[str, ...]:
     return config(user, f"storage: {{efs: {{home: {{file_system_id: {id_}}}}}}}\n")
 
 
+def few_workspaces(user: User, aws: Clients) -> tuple[str, ...]:
+    user.stack.sim.set_quota("aps", "Workspaces per region per account", 0)
+    return config(user, "monitoring: prometheus\n")
+
+
+def no_workspace(user: User, aws: Clients) -> tuple[str, ...]:
+    arn = "arn:aws:aps:us-west-2:123456789012:workspace/ws-1"
+    return config(user, f"monitoring: prometheus\nprometheus: {{workspace_arn: '{arn}'}}\n")
+
+
 CRAFTED: dict[str, tuple[Craft, str]] = {
     "identity": (root, "error"),
     "region": (elsewhere, "error"),
@@ -368,6 +378,8 @@ CRAFTED: dict[str, tuple[Craft, str]] = {
     "quota-iam": (many_policies, "error"),
     "quota-file-systems": (few_file_systems, "error"),
     "quota-file-system-capacity": (small_file_systems, "error"),
+    "quota-prometheus-workspaces": (few_workspaces, "error"),
+    "prometheus-workspace": (no_workspace, "error"),
     "file-system-zones": (far_file_system, "warning"),
     "file-systems": (no_file_system, "error"),
     "mount-targets": (no_mount_target, "error"),
@@ -395,7 +407,8 @@ def test_a_crafted_account_shows_its_finding(user: User, aws: Clients, id_: str)
     assert found(said)[id_]["says"]
     assert found(said)[id_]["fix"]
     nowhere_in_the_config = {
-        "identity", "permissions", "failed", "helm", "folders", "quota-iam"
+        "identity", "permissions", "failed", "helm", "folders", "quota-iam",
+        "quota-prometheus-workspaces",
     }  # fmt: skip
     setting = found(said)[id_]["seen"].get("setting", "")
     assert bool(setting) == (id_ not in nowhere_in_the_config)
