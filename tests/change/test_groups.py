@@ -115,6 +115,24 @@ def test_further_charts(owner: Owner, tmp_path: Path) -> None:
     assert owner.account() == owner.before
 
 
+@pytest.mark.prove
+def test_gpus_are_divided(owner: Owner) -> None:
+    text = owner.example("mig")
+    owner.stack.sim.set_quota("sagemaker", "ml.p5.48xlarge for cluster usage", 1)
+    lives(owner, text, text.replace("all-3g.40gb", "all-7g.80gb"), yes=True)
+    assert owner.deletes(text) == []
+    assert owner.account() == owner.before
+
+
+@pytest.mark.prove
+def test_endpoints_for_models(owner: Owner) -> None:
+    text = owner.example("inference")
+    owner.stack.sim.set_quota("sagemaker", "ml.g5.8xlarge for cluster usage", 1)
+    lives(owner, text, text.replace("[demo-models]", "[demo-models, demo-adapters]"))
+    assert owner.deletes(text) == []
+    assert owner.account() == owner.before
+
+
 def tags(content: Any) -> Iterator[dict[str, str]]:
     """Yield the tags of every resource with this tool's tags."""
     if isinstance(content, dict):
