@@ -16,6 +16,7 @@ from hyperpod_eks.resources.ec2.gateways import ElasticIp, InternetGateway, NatG
 from hyperpod_eks.resources.ec2.route_table import RouteTable
 from hyperpod_eks.resources.ec2.security_group import (
     HTTPS,
+    NFS,
     STORAGE_PORTS,
     SecurityGroup,
     SecurityGroupRule,
@@ -240,7 +241,8 @@ def _groups(resolved: ResolvedConfig, vpc: Vpc) -> tuple[SecurityGroup, Security
     if config.security_groups == "shared":
         group = SecurityGroup("security-group", vpc=vpc, name=name, ingress=ingress)
         return group, group
-    strict = ("self", f"{HTTPS} {ANYWHERE}")
+    shares = resolved.config.storage.efs or resolved.config.storage.fsx_openzfs
+    strict = ("self", f"{HTTPS} {ANYWHERE}", *([f"{NFS} {ANYWHERE}"] if shares else []))
     nodes = SecurityGroup("security-group", vpc=vpc, name=name, ingress=ingress, egress=strict)
     control = SecurityGroup(
         "control-plane-security-group",

@@ -11,10 +11,10 @@ import pytest
 
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.stack import Stack
+from hyperpod_eks.steps import network
+from tests.cli.test_authorization import resolved
 from tests.conftest import Clients, User, at_work
 from tests.local import ground
-
-ZONES = {"network": {"availability_zone_ids": ["usw2-az1", "usw2-az2"]}}
 
 
 class Account:
@@ -189,6 +189,17 @@ def test_delete_leaves_them(account: Account) -> None:
     targets = account.aws.efs.describe_mount_targets(FileSystemId=account.efs)["MountTargets"]
     assert len(targets) == 2
     assert account.aws.fsx.describe_file_systems(FileSystemIds=[account.zfs])["FileSystems"]
+
+
+def test_strict_groups_let_nfs_out_to_existing_file_systems() -> None:
+    def rules(**storage: Any) -> tuple[object, ...]:
+        strict = {"security_groups": "strict"}
+        return network.step(resolved(network=strict, storage=storage)).security_group.egress
+
+    assert rules() == ("self", "tcp 443 0.0.0.0/0")
+    theirs = {"a": {"file_system_id": "fs-01234567"}}
+    for section in ("efs", "fsx_openzfs"):
+        assert rules(**{section: theirs})[2:] == ("tcp 2049 0.0.0.0/0",)
 
 
 def test_permissions_only_where_one_is_declared(account: Account) -> None:

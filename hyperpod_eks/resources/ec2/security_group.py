@@ -32,7 +32,7 @@ from hyperpod_eks.workers import gather
 
 STORAGE_PORTS = ("tcp 988 self", "tcp 1018-1023 self")
 """Ports of FSx for Lustre (its User Guide, "Limiting access with Amazon VPC")."""
-HTTPS = "tcp 443"
+HTTPS, NFS = "tcp 443", "tcp 2049"
 DESCRIPTION = "HyperPod nodes and EKS control plane of one cluster"
 
 
