@@ -37,6 +37,7 @@ from hyperpod_eks.local.clock import Clock
 from hyperpod_eks.local.kubernetes import Cluster, Delays, Identity
 from hyperpod_eks.local.tls import Pki
 from hyperpod_eks.state.declared import located, portable
+from tests.cli import test_objects as in_cluster
 from tests.conftest import HELM, User
 from tests.test_chart import Server
 
@@ -590,3 +591,24 @@ def test_a_namespace_that_is_declared_comes_before_the_chart_in_it(user: User) -
     declared(user, "")
     create(user, "--yes")
     assert not [key for key in content(user) if "team" in key]
+
+
+def test_a_release_with_claims_whose_volumes_would_go_is_kept(user: User) -> None:
+    """In an EKS cluster that stays, Kubernetes deletes the volumes with the release's claims."""
+    user.has("demo")
+    template = "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: data}\nspec: "
+    spec = "{accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}\n"
+    chart(user.folder, "near", **{"templates/claim.yaml": template + spec})
+    declared(user, "  near: {chart: near}\n")
+    create(user)
+    in_cluster.claims(user, "near")
+    declared(user, "")
+    said = user.types("create", "-f", "demo.yaml", "--yes")
+    assert said.code == 0, said.err
+    assert "charts/near (near/near) is no longer declared; it is kept, because it" in said.err
+    assert note(user, "near", "near") == "none"
+    volume = "/api/v1/persistentvolumes/pvc-near"
+    policy = {"spec": {"persistentVolumeReclaimPolicy": "Retain"}}
+    in_cluster.kubernetes("PATCH", volume, policy, "application/merge-patch+json")
+    create(user, "--yes")
+    assert note(user, "near", "near") is None

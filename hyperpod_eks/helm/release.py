@@ -286,6 +286,23 @@ def sweep(access: Access, what: Release | None) -> list[str]:
     return ending + ["/".join(each) for each in sorted(there)]
 
 
+def claims(what: Release) -> set[tuple[str, str]]:
+    """Return namespace and name of the claims that helm deletes with a release.
+
+    Those of StatefulSets stay, as does what has the policy ``keep`` (helm documentation, "Tell Helm
+    Not To Uninstall a Resource").
+    """
+    return {
+        (
+            kube.text(each, "metadata", "namespace") or what.namespace,
+            kube.text(each, "metadata", "name"),
+        )
+        for each in _objects(what.manifest)
+        if kube.text(each, "kind") == "PersistentVolumeClaim"
+        and kube.text(each, "metadata", "annotations", "helm.sh/resource-policy") != "keep"
+    }
+
+
 def _terminating(access: Access, names: set[str]) -> list[str]:
     phases = kube.namespaces(access)
     return sorted(name for name in names if phases.get(name) == "Terminating")

@@ -25,6 +25,7 @@ from hyperpod_eks.helm.images import replace_fixed
 from hyperpod_eks.helm.program import Helm, find_helm
 from hyperpod_eks.helm.remote import Remote
 from hyperpod_eks.kube import client as kube
+from hyperpod_eks.kube import objects
 from hyperpod_eks.resources import eks
 from hyperpod_eks.resources.base import (
     MINUTE,
@@ -214,6 +215,15 @@ class ChartRelease(Release):
         return False
 
     @property
+    def may_hold_data(self) -> bool:
+        """Whether its delete may delete the data of claims in its templates."""
+        return True
+
+    def holds(self, live: Live) -> str:
+        """Return whose data it holds."""
+        return "the volumes of the claims in its templates, which Kubernetes deletes with it"
+
+    @property
     def remote(self) -> Remote | None:
         """The chart that is downloaded; None for one in a folder."""
         return Remote(self.chart, self.repository, self.version) if self.version else None
@@ -225,11 +235,15 @@ class ChartRelease(Release):
             return []
         try:
             found = helm.release(access, self.label, self.namespace, snapshot.aws.lineage)
+            claims = helm.claims(found) if found and snapshot.bare else set()
+            held = bool(claims and claims & objects.deletable_claims(access))
         except kube.KubeNotReady as error:
             return [_unreachable(error, snapshot)]
         if found is None:
             return []
         live = _live(found, found.owner)
+        if held:
+            live = replace(live, holds_data=True, held_by=frozenset())
         facts = {**live.facts, "namespace": found.namespace}
         others = {} if found.owner else {"whose": "whoever installed it with helm"}
         return [replace(live, facts=facts, attributes={**live.attributes, **others})]
