@@ -194,6 +194,24 @@ class TestErrors:
             with pytest.raises(KubeNotReady, match=f"no answer from {url}.*refused"):
                 list_nodes(nowhere, "demo")
 
+    def test_a_server_that_hangs_up_is_worth_another_try(self, pki: Pki) -> None:
+        """As a control plane does that is being deleted, in the middle of a TLS handshake."""
+        with socket.create_server(("127.0.0.1", 0)) as server:
+
+            def hang_up() -> None:
+                with suppress(OSError):
+                    while True:
+                        taken, _ = server.accept()
+                        taken.recv(1 << 10)
+                        taken.close()
+
+            threading.Thread(target=hang_up, daemon=True).start()
+            url = f"https://127.0.0.1:{server.getsockname()[1]}"
+            nobody = Access("demo", url, base64.b64encode(pki.ca_pem).decode(), lambda: "good")
+            with pytest.raises(KubeNotReady, match=f"no answer from {url}"):
+                list_nodes(nobody, "demo")
+            server.shutdown(socket.SHUT_RDWR)
+
     def test_a_server_in_trouble_is_worth_another_try(self, cluster: Cluster) -> None:
         cluster.faults.append(Fault(503, "ServiceUnavailable", "etcd has no leader"))
         with pytest.raises(KubeNotReady, match="etcd has no leader"):

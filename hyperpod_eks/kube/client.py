@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import ssl
 import sys
 import tempfile
 import threading
@@ -274,6 +275,8 @@ def _send(
             )
             return answer, _read(answer, of.host)
         except SSLError as error:
+            if isinstance(error.args[0], ssl.SSLEOFError):  # hung up, as a cluster that is deleted
+                raise
             raise _package().ApiException(status=0, reason=str(error)) from error
 
 
