@@ -30,9 +30,10 @@ step 'Delete it, and check with AWS that nothing is left' \
   hyperpod-eks delete demo --local --yes
 cat <<'END'
 
-To continue by hand, with the same account on this machine:
+To continue by hand, with an account on this machine, in this folder:
 
   . .venv/bin/activate
+  export HYPERPOD_EKS_HELM="$PWD/.cache/helm/4.3.1/helm"   # if helm is not installed
   hyperpod-eks create mine --local
   hyperpod-eks plan -f examples/storage.yaml --local
   hyperpod-eks delete mine --local

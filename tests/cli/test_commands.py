@@ -29,6 +29,7 @@ from hyperpod_eks.local.aws.sim import Fault
 from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.state.file_store import locked
 from hyperpod_eks.terminal.formats import render
+from hyperpod_eks.terminal.text import printable
 from tests.cli.test_plan import NOBODY, later
 from tests.commands import EVERY, GROUPS
 from tests.conftest import Said, User, at_work
@@ -228,7 +229,7 @@ def test_a_command(here: User, name: str) -> None:
     shown = on_a_terminal(*words)
     assert shown.code == code
     if name not in SAYS_TWICE:
-        assert bare(shown.out) == pipe.out
+        assert bare(shown.out) == printable(pipe.out)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NO_COLOR", "1")
@@ -243,7 +244,7 @@ def test_a_command(here: User, name: str) -> None:
     assert automatic.code == code
     assert "\x1b[?25l" not in automatic.err, "nothing is animated"
     if name not in SAYS_TWICE:
-        assert bare(automatic.out) == pipe.out
+        assert bare(automatic.out) == printable(pipe.out)
 
     quiet = here.types(*words, "-q")
     assert quiet.code == code
