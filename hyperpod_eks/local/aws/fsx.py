@@ -97,6 +97,8 @@ class Backend(FSxBackend):
     def _openzfs(self, request: Document) -> Document:
         """Return what FSx says of an OpenZFS file system (FSx API, FileSystem), in one subnet."""
         ec2: Any = ec2_backends[ACCOUNT][self.region_name]
+        if "OpenZFSConfiguration" not in request:
+            raise _bad("OpenZFSConfiguration is required for this file system type.")
         subnet = ec2.get_subnet(request["SubnetIds"][0])
         id_ = f"fs-{current().ids.getrandbits(68):017x}"
         self.systems[id_] = {
