@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import wait
@@ -35,6 +36,8 @@ PATIENCE = 3.0
 """Seconds to wait for all answers."""
 FRESH = timedelta(days=7)
 """How long a price is used before it is asked for again."""
+PAUSE = 3600.0
+"""Seconds without a question after a call without an answer."""
 _UNITS = {False: "hrs hours hour", True: "gb-mo"}
 """Units of a rate, by whether it is monthly."""
 _ENDPOINTS = (("eu-|me-|af-|il-", "eu-central-1"), ("ap-", "ap-south-1"), ("", "us-east-1"))
@@ -50,14 +53,17 @@ def look_up(aws: Aws, who: Identity, rates: Iterable[Rate]) -> dict[Rate, Listed
     wanted = {_key(rate): rate for rate in rates if rate.service}
     path = folders.cache() / f"prices-{who.region}.json"
     host = urlsplit(aws.sagemaker.meta.endpoint_url).netloc
-    known = _read(path, host)
+    known, failed = _read(path, host)
     queries = defaultdict[Query, dict[str, Rate]](dict)
     for key, rate in wanted.items():
         if key not in known:
             queries[rate.service, rate.filters][key] = rate
-    if queries and (endpoint := _endpoint(who)):
-        known |= _ask(aws.elsewhere(endpoint), who.region, queries)
-        _write(path, host, known)
+    now = time.time()
+    if queries and not abs(now - failed) < PAUSE and (endpoint := _endpoint(who)):
+        found = _ask(aws.elsewhere(endpoint), who.region, queries)
+        known |= found
+        complete = all(key in found for keys in queries.values() for key in keys)
+        _write(path, host, known, 0.0 if complete else now)
     return {rate: known[key] for key, rate in wanted.items() if key in known}
 
 
@@ -133,19 +139,20 @@ def _key(rate: Rate) -> str:
     return json.dumps([rate.service, rate.usage, rate.filters])
 
 
-def _read(path: Path, host: str) -> dict[str, Listed]:
+def _read(path: Path, host: str) -> tuple[dict[str, Listed], float]:
     """Read the fresh prices that this AWS gave, whose SageMaker is at ``host``; {} for none.
 
-    Others may be those of the embedded stack; the file may be none of ours.
+    The second is the time of the last call without an answer, 0 for none.  Prices of another
+    endpoint may be the embedded stack's, and the file may be none of ours.
     """
     oldest = datetime.now(UTC).date() - FRESH
     with suppress(OSError, HyperpodError, LookupError, TypeError, AttributeError, ValueError):
         kept = json.loads(files.read(path))
         found = {str(key): _listed(row) for key, row in kept["prices"].items()}
-        return {
-            key: each for key, each in found.items() if each.read > oldest and kept["of"] == host
-        }
-    return {}
+        failed = float(kept["failed"])
+        if kept["of"] == host:
+            return {key: each for key, each in found.items() if each.read > oldest}, failed
+    return {}, 0.0
 
 
 def _listed(row: Json) -> Listed:
@@ -153,9 +160,10 @@ def _listed(row: Json) -> Listed:
     return Listed(None if usd is None else float(usd), date.fromisoformat(row["read"]))
 
 
-def _write(path: Path, host: str, known: Mapping[str, Listed]) -> None:
+def _write(path: Path, host: str, known: Mapping[str, Listed], failed: float) -> None:
     """Remember prices; without a cache, the next command asks again."""
     rows = {key: {"usd": each.usd, "read": each.read.isoformat()} for key, each in known.items()}
+    kept = {"of": host, "failed": failed, "prices": rows}
     with suppress(OSError, HyperpodError):
         files.make_folder(path.parent)
-        files.replace(path, json.dumps({"of": host, "prices": rows}, indent=1).encode())
+        files.replace(path, json.dumps(kept, indent=1).encode())

@@ -101,10 +101,18 @@ def test_without_an_answer_the_table_counts(
     found = cost(reader)
     until(lambda: sum(call.service == "pricing" for call in reader.stack.calls) == 7)
     reader.stack.faults.clear()
+    reader.stack.calls.clear()
     assert (found["region"], found["as_of"]) == ("us-east-1", prices.READ.isoformat())
     assert (found["unknown"], found["complete"]) == (["ml.c5.large"], False)
     assert {item["source"] for item in found["items"]} == {"table", None}
     assert json.loads(cache.read_text())["prices"] == {}
+
+    assert (cost(reader), asked(reader)) == (found, 0), "asked again within the hour"
+    kept = json.loads(cache.read_text())
+    cache.write_text(json.dumps(kept | {"failed": kept["failed"] - price_list.PAUSE}))
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache.parents[1]))
+    assert (cost(reader)["as_of"], asked(reader)) == (TODAY.isoformat(), 7)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +122,7 @@ def test_without_an_answer_the_table_counts(
         "{",
         "[]",
         '{"of": 1}',
-        '{"of": "elsewhere", "prices": {"k": {"usd": 9.0, "read": "2999-01-01"}}}',
+        '{"of": "elsewhere", "failed": 0, "prices": {"k": {"usd": 9.0, "read": "2999-01-01"}}}',
     ],
 )
 def test_what_is_no_file_of_remembered_prices_is_replaced(
