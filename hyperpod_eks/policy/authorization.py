@@ -15,7 +15,10 @@ from importlib.resources import files
 
 from hyperpod_eks.documents import JsonMapping
 
-NEWER: Mapping[str, str] = {"sagemaker:AttachClusterNodeNetworkInterface": "sagemaker:cluster"}
+NEWER: Mapping[str, str] = {
+    "sagemaker:AttachClusterNodeNetworkInterface": "sagemaker:cluster",
+    "sagemaker:ListClusterOperations": "sagemaker:cluster",
+}
 """Actions that the reference does not have yet: their resource types, from the API's members."""
 ON_ITS_ARN: Mapping[str, str] = {"eks:CreateCluster": "eks:cluster"}
 """Actions that AWS checks on a resource, but the reference lists none (AccessDenied of EKS)."""
