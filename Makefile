@@ -4,7 +4,7 @@ BIN := .venv/bin
 # where a container forbids bytecode, every program would compile our modules anew
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo test test-random lint format bench prove docs e2e e2e-sweep lock dist clean
+.PHONY: help demo test test-random lint format bench prove docs site e2e e2e-sweep lock dist clean
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 
@@ -36,12 +36,14 @@ endif
 .cache/uv/bin/uv:
 	$(PYTHON) -m venv .cache/uv && .cache/uv/bin/python -m pip install --quiet --disable-pip-version-check uv
 
-COMPILE := .cache/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
-  --generate-hashes --no-header --no-emit-index-url --extra local --group build
+LOCK := .cache/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
+  --generate-hashes --no-header --no-emit-index-url
+COMPILE := $(LOCK) --extra local --group build
 
 lock: .cache/uv/bin/uv  ## renew the versions and hashes in requirements/
 	$(COMPILE) --group dev --output-file requirements/dev.txt pyproject.toml
 	$(COMPILE) --constraint requirements/dev.txt --output-file requirements/local.txt pyproject.toml
+	$(LOCK) --group site --output-file requirements/site.txt
 
 .cache/helm/%/helm: | .venv/local
 	$(BIN)/python scripts/get_helm.py $* --into .cache/helm || command -v helm || \
@@ -93,6 +95,16 @@ e2e-sweep: .venv/local .cache/helm/4.3.1/helm  ## remove what an interrupted e2e
 
 docs: .venv/dev  ## write the generated pages
 	$(BIN)/python scripts/generate.py
+
+.cache/site/venv: requirements/site.txt
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	@touch $@
+
+# Sphinx calls its first page README.html; servers ask for index.html
+site: .cache/site/venv  ## build the documentation site in .cache/site/html
+	.cache/site/venv/bin/python -m sphinx -q -W --keep-going -c docs -d .cache/site/doctrees . .cache/site/html
+	@cp .cache/site/html/README.html .cache/site/html/index.html
 
 .cache/sbom/bin/cyclonedx-py:
 	$(PYTHON) -m venv .cache/sbom && .cache/sbom/bin/python -m pip install --quiet --disable-pip-version-check cyclonedx-bom==7.5.0

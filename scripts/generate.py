@@ -2,7 +2,8 @@
 """Write what is derived from the code: references of config and commands, and the JSON Schema.
 
 ``scripts/generate.py`` rewrites docs/config.md, docs/config.schema.json, docs/commands.md,
-docs/change.md and docs/schemas; ``--check`` only tells, with exit code 1, whether they are stale.
+docs/change.md, docs/schemas and examples/README.md; ``--check`` only tells, with exit code 1,
+whether they are stale.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from hyperpod_eks.config.model import Config
 from hyperpod_eks.config.rules import LISTED, Aws, Check, Pattern, fields, find
 from hyperpod_eks.config.section import GROUP, SETTINGS
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 INTRODUCTION = """\
 # The configuration file
@@ -308,6 +309,34 @@ def commands() -> str:
     return "\n".join(parts).replace("\n\n\n", "\n\n")
 
 
+EXAMPLES = """\
+# Examples
+
+<!-- Written by scripts/generate.py from the comments of the files. -->
+
+`hyperpod-eks init NAME --example EXAMPLE` starts a config from one of them.
+"""
+KINDS = {
+    "Configs": "*.yaml",
+    "Jobs and objects for these clusters": "*/*.yaml",
+    "For pipelines": "ci/*.yml",
+}
+
+
+def examples() -> str:
+    """Return examples/README.md: what the first paragraph of each file says."""
+    folder = DOCS.parent / "examples"
+    parts = [EXAMPLES]
+    for heading, pattern in KINDS.items():
+        parts.append(f"\n## {heading}\n\n")
+        for file in sorted(folder.glob(pattern)):
+            first = re.split(r"^(?!# )", file.read_text("utf-8"), maxsplit=1, flags=re.MULTILINE)[0]
+            about = " ".join(line.removeprefix("# ") for line in first.splitlines())
+            path = file.relative_to(folder)
+            parts.append(f"- [{path}]({path}): {about}\n")
+    return "".join(parts)
+
+
 def main() -> int:
     """Write the files, or with ``--check`` compare them."""
     stale = 0
@@ -316,6 +345,7 @@ def main() -> int:
         "config.schema.json": schema,
         "commands.md": commands,
         "change.md": change,
+        "../examples/README.md": examples,
     }
     pages |= {f"schemas/{name}.json": partial(document, name) for name in schemas.DOCUMENTS}
     for name, page in pages.items():
@@ -323,7 +353,10 @@ def main() -> int:
         file = DOCS / name
         if "--check" in sys.argv[1:]:
             if not file.exists() or file.read_text(encoding="utf-8") != text:
-                print(f"docs/{name} is stale: run scripts/generate.py", file=sys.stderr)
+                print(
+                    f"{file.resolve().relative_to(DOCS.parent)} is stale: run scripts/generate.py",
+                    file=sys.stderr,
+                )
                 stale = 1
         else:
             file.write_text(text, encoding="utf-8")

@@ -90,6 +90,23 @@ def test_every_link_between_pages_leads_somewhere(page: Path) -> None:
         assert not anchor or anchor in headings(target), link
 
 
+def test_every_page_is_in_the_contents_of_the_site() -> None:
+    """Else `make site` ends with a warning of Sphinx."""
+    tree = ast.parse((ROOT / "docs/conf.py").read_text())
+    values = {
+        target.id: each.value
+        for each in tree.body
+        if isinstance(each, ast.Assign)
+        for target in each.targets
+        if isinstance(target, ast.Name)
+    }
+    listed = ast.literal_eval(values["CONTENTS"])
+    pages = [
+        (ROOT / "docs" / f"{name}.md").resolve() for names in listed.values() for name in names
+    ]
+    assert sorted([*pages, ROOT / "README.md"]) == sorted([*PAGES, ROOT / "examples/README.md"])
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_no_section_is_empty(page: Path) -> None:
     text = re.sub(r"^```.*?^```", "code", page.read_text(), flags=re.MULTILINE | re.DOTALL)

@@ -29,6 +29,7 @@ WANTED = {
         *PROJECT["dependency-groups"]["build"],
     ],
     "dev": PROJECT["dependency-groups"]["dev"],
+    "site": PROJECT["dependency-groups"]["site"],
 }
 
 
