@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from hyperpod_eks.aws import published as versions
 from hyperpod_eks.aws import service_model as model
+from hyperpod_eks.aws.addon_needs import S3_DRIVER
 from hyperpod_eks.config.addressing import cidr_fault, reserved, subnets
 from hyperpod_eks.config.chart_checks import charts
 from hyperpod_eks.config.group_checks import groups
@@ -335,8 +336,8 @@ def _kubernetes(config: Config) -> Iterator[Finding]:
 def _addons(config: Config) -> Iterator[Finding]:
     """Refuse versions of add-ons that do not work on HyperPod, and settings of other add-ons."""
     for name, addon in config.addons.items():
-        if addon.buckets and name != versions.S3_DRIVER:
-            text = f"is a setting of {versions.S3_DRIVER} only; remove it"
+        if addon.buckets and name != S3_DRIVER:
+            text = f"is a setting of {S3_DRIVER} only; remove it"
             yield Finding(("addons", name, "buckets"), text, True)
         if addon.buckets and addon.pod_identity_associations is not None:
             text = "has no effect beside pod_identity_associations (it is for a role that is"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Literal
 
-from hyperpod_eks.aws.published import (
+from hyperpod_eks.aws.addon_needs import (
     ADDON_NEEDS,
     CLOUDWATCH,
     INFERENCE,

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from hyperpod_eks.aws import published as versions
+from hyperpod_eks.aws.addon_needs import ADDON_NEEDS, INFERENCE
 from hyperpod_eks.config.addressing import ADDRESSES, subnets
 from hyperpod_eks.config.lifecycle import check_lifecycle, is_elsewhere
 from hyperpod_eks.config.team_checks import unmet_quotas
@@ -165,7 +166,7 @@ def _no_nat(config: Config) -> Iterator[str]:
 def _alone(config: Config) -> Iterator[str]:
     """An add-on without those that it needs; an EKS cluster of others may have them."""
     for name in config.addons if not config.existing.eks_cluster else ():
-        lacks = [x for x in versions.ADDON_NEEDS.get(name, ()) if x not in config.asked_addons()]
+        lacks = [x for x in ADDON_NEEDS.get(name, ()) if x not in config.asked_addons()]
         if lacks:
             names = ", ".join(lacks)
             yield f"addons.{name}: it needs {names}, which addons does not name: add {names}"
@@ -173,9 +174,9 @@ def _alone(config: Config) -> Iterator[str]:
 
 def _inference(config: Config) -> Iterator[str]:
     """What the inference operator's role and bucket must be called (its managed policy)."""
-    if not (addon := config.addons.get(versions.INFERENCE)):
+    if not (addon := config.addons.get(INFERENCE)):
         return
-    setting = f"addons.{versions.INFERENCE}.configuration_values"
+    setting = f"addons.{INFERENCE}.configuration_values"
     for name, start, what in (
         ("executionRoleArn", ":role/SageMakerHyperPodInference", "the operator's role"),
         ("tlsCertificateS3Bucket", "hyperpod-tls", "a bucket for its certificates"),

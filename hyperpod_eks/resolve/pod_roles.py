@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from hyperpod_eks.aws.published import ADDON_ROLES, RECOMMENDED, AddonRole
+from hyperpod_eks.aws.addon_needs import ADDON_ROLES, RECOMMENDED, AddonRole
 from hyperpod_eks.aws.tags import CLUSTER
 from hyperpod_eks.config.addons import NEEDED_ADDONS, Addon
 from hyperpod_eks.config.rules import get

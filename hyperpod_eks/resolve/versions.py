@@ -6,16 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
+from hyperpod_eks.aws.addon_needs import ADDON_ROLES, RECOMMENDED, AddonRole
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.failures import absent
-from hyperpod_eks.aws.published import (
-    ADDON_ROLES,
-    RECOMMENDED,
-    AddonRole,
-    choose_version,
-    in_extended_support,
-    order,
-)
+from hyperpod_eks.aws.published import choose_version, in_extended_support, order
 from hyperpod_eks.config import variables
 from hyperpod_eks.config.addons import NEEDED_ADDONS, Addon
 from hyperpod_eks.config.model import Config

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 
-from hyperpod_eks.aws.published import ADDON_ROLES, TRAINING_OPERATOR
+from hyperpod_eks.aws.addon_needs import ADDON_ROLES, TRAINING_OPERATOR
 from hyperpod_eks.errors import KnownCause
 from hyperpod_eks.kube import objects
 from hyperpod_eks.kube.client import part, text

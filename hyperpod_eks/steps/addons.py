@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field
 
-from hyperpod_eks.aws.published import ADDON_NEEDS, INFERENCE
+from hyperpod_eks.aws.addon_needs import ADDON_NEEDS, INFERENCE
 from hyperpod_eks.config.addons import NEEDED_ADDONS
 from hyperpod_eks.config.addons import Addon as DeclaredAddon
 from hyperpod_eks.config.model import Config

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hyperpod_eks.aws.published import CLOUDWATCH, OBSERVABILITY
+from hyperpod_eks.aws.addon_needs import CLOUDWATCH, OBSERVABILITY
 from hyperpod_eks.documents import JsonObject
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import Resource

@@ -67,8 +67,8 @@ def _addons(aws: Aws, config: Config) -> Mapping[str, AddonAnswer]:
 
     Without an answer the policies lack the roles of those add-ons, and a warning names them.
     """
+    from hyperpod_eks.aws.addon_needs import ADDON_ROLES
     from hyperpod_eks.aws.exceptions import BotoCoreError, ClientError
-    from hyperpod_eks.aws.published import ADDON_ROLES
     from hyperpod_eks.errors import HyperpodError
     from hyperpod_eks.resolve.pod_roles import creates_roles
     from hyperpod_eks.resolve.versions import kubernetes_version
