@@ -33,6 +33,10 @@ IMAGES = Field(
     description="Images that templates of the chart name themselves, so that no value can, each"
     " with the image in its place; tags stay. `mirror` writes them."
 )
+VALUES = Field(
+    description="Values that override the chart's own. `${env:NAME}` in a text is the value of that"
+    " variable, which helm gets and the manifest does not."
+)
 
 
 class Chart(Section):
@@ -46,13 +50,7 @@ class Chart(Section):
             " the tool knows.",
         ),
     ] = None
-    values: Annotated[
-        Mapping[str, JsonValue],
-        Field(
-            description="Values that override the chart's own. `${env:NAME}` in a text is the value"
-            " of that variable, which helm gets and the manifest does not."
-        ),
-    ] = {}
+    values: Annotated[Mapping[str, JsonValue], VALUES] = {}
     images: Annotated[Mapping[Image, Image], IMAGES] = {}
 
 
@@ -103,13 +101,7 @@ class FurtherChart(Section):
             " deleted. Without it: one with the name of the release."
         ),
     ] = None
-    values: Annotated[
-        Mapping[str, JsonValue],
-        Field(
-            description="Values that override the chart's own. `${env:NAME}` in a text is the value"
-            " of that variable, which helm gets and the manifest does not."
-        ),
-    ] = {}
+    values: Annotated[Mapping[str, JsonValue], VALUES] = {}
     images: Annotated[Mapping[Image, Image], IMAGES] = {}
     after: Annotated[
         tuple[str, ...],

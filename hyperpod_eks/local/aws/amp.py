@@ -87,7 +87,7 @@ class Backend(PrometheusServiceBackend):
         return tags
 
 
-class Response(wire.Response):
+class Response(wire.Tagging):
     """The service's answers, one method for each operation."""
 
     def __init__(self) -> None:
@@ -123,24 +123,6 @@ class Response(wire.Response):
     def delete_workspace(self) -> ActionResult:
         """Answer nothing."""
         self.backend.remove(self.request()["workspaceId"])
-        return ActionResult({})
-
-    def list_tags_for_resource(self) -> ActionResult:
-        """Answer the tags of a workspace."""
-        return ActionResult({"tags": self.backend.tagged(self.request()["resourceArn"])})
-
-    def tag_resource(self) -> ActionResult:
-        """Add or change tags."""
-        request = self.request()
-        self.backend.tagged(request["resourceArn"]).update(request["tags"])
-        return ActionResult({})
-
-    def untag_resource(self) -> ActionResult:
-        """Remove tags."""
-        request = self.request()
-        tags = self.backend.tagged(request["resourceArn"])
-        for key in request["tagKeys"]:
-            tags.pop(key, None)
         return ActionResult({})
 
 

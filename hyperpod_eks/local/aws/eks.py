@@ -18,7 +18,7 @@ from hyperpod_eks.local.aws.sim import principal_of
 from hyperpod_eks.local.aws.wire import Refused, page
 
 
-class Response(wire.Response):
+class Response(wire.Tagging):
     """EKS's answers, one method for each operation."""
 
     invalid = "InvalidParameterException"
@@ -285,26 +285,6 @@ class Response(wire.Response):
     def list_capabilities(self) -> ActionResult:
         """Answer none: they cannot be created here."""
         return self._none("capabilities")
-
-    # -- tags ------------------------------------------------------------------------------------
-
-    def list_tags_for_resource(self) -> ActionResult:
-        """Answer the tags of a cluster or of a part of one."""
-        return ActionResult({"tags": self.backend.tagged(self.request()["resourceArn"])})
-
-    def tag_resource(self) -> ActionResult:
-        """Add or change tags."""
-        request = self.request()
-        self.backend.tagged(request["resourceArn"]).update(request["tags"])
-        return ActionResult({})
-
-    def untag_resource(self) -> ActionResult:
-        """Take tags away."""
-        request = self.request()
-        tags = self.backend.tagged(request["resourceArn"])
-        for key in request["tagKeys"]:
-            tags.pop(key, None)
-        return ActionResult({})
 
 
 def install() -> None:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from botocore.model import ListShape, MapShape, Shape, StructureShape
 from moto.core.exceptions import ServiceException
-from moto.core.responses import BaseResponse
+from moto.core.responses import ActionResult, BaseResponse
 from moto.core.utils import get_service_model
 
 T = TypeVar("T")
@@ -52,6 +52,30 @@ class Response(BaseResponse):
         members: dict[str, Any] = _aware({**(self.uri_match or {}), **self.params})
         check(members, shape, self.invalid)
         return members
+
+
+class Tagging(Response):
+    """The answers of a service whose tags are a map; ``backend.tagged(arn)`` returns them."""
+
+    backend: Any
+
+    def list_tags_for_resource(self) -> ActionResult:
+        """Answer the tags of a resource."""
+        return ActionResult({"tags": self.backend.tagged(self.request()["resourceArn"])})
+
+    def tag_resource(self) -> ActionResult:
+        """Add or change tags."""
+        request = self.request()
+        self.backend.tagged(request["resourceArn"]).update(request["tags"])
+        return ActionResult({})
+
+    def untag_resource(self) -> ActionResult:
+        """Remove tags."""
+        request = self.request()
+        tags = self.backend.tagged(request["resourceArn"])
+        for key in request["tagKeys"]:
+            tags.pop(key, None)
+        return ActionResult({})
 
 
 def _aware(value: Any) -> Any:
