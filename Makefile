@@ -95,6 +95,7 @@ e2e-sweep: .venv/local .cache/helm/4.3.1/helm  ## remove what an interrupted e2e
 
 docs: .venv/dev  ## write the generated pages
 	$(BIN)/python scripts/generate.py
+	$(BIN)/python scripts/diagram.py
 
 .cache/site/venv: requirements/site.txt
 	$(PYTHON) -m venv $@

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -13,24 +14,31 @@ from hyperpod_eks.programs import ELSEWHERE, on_path
 from hyperpod_eks.resources.base import Resource
 from hyperpod_eks.state.codec import pack
 from hyperpod_eks.state.manifest import Manifest
+from hyperpod_eks.terminal.text import clean
 
 HEAD = """\
 vars: {
   d2-config: {
-    layout-engine: tala
+    layout-engine: elk
     theme-id: 0
     dark-theme-id: 200
-    pad: 24
+    pad: 8
   }
 }
-direction: right
+direction: down
 classes: {
-  container: {style.border-radius: 6; style.font-size: 22}
-  store: {shape: cylinder}
-  nodes: {style.multiple: true}
-  internet: {shape: cloud}
+  box: {style.border-radius: 8; style.font-size: 18; style.bold: true; grid-gap: 16}
+  plain: {style.bold: false}
+  store: {shape: cylinder; style.bold: false}
+  several: {style.multiple: true; style.bold: false}
+  internet: {shape: cloud; style.bold: false}
 }
 """
+ENGINE = ("--elk-nodeNodeBetweenLayers=40", "--elk-padding=[top=40,left=24,bottom=24,right=24]")
+WIDEST = 28
+"""Characters of a line in a box; longer names get more lines."""
+STACKED = 5
+"""Boxes in a subnet above each other, if there is room for more beside each other."""
 
 
 @frozen
@@ -59,14 +67,20 @@ def declared(wants: Iterable[Resource]) -> list[Part]:
 
 def _kind(key: str) -> str:
     """Return the kind of an adopted resource, of which the manifest has the key only."""
-    label = key.partition("/")[2]
+    step, _, label = key.partition("/")
+    if step == "storage":
+        return "fsx/FileSystem"
     kinds = {"vpc": "Vpc", "private-subnet-": "Subnet", "nat-gateway-": "NatGateway"}
     found = (f"network/{kind}" for start, kind in kinds.items() if label.startswith(start))
     return next(found, "")
 
 
 class Picture:
-    """Lines of D2 about the parts of a cluster."""
+    """Lines of D2 about the parts of a cluster.
+
+    What is in a box is laid out as a grid, so that nothing overlaps, and arrows lead from box to
+    box outside of grids, so that none crosses a text.
+    """
 
     def __init__(self, parts: Iterable[Part], cluster: str, region: str) -> None:
         self.cluster, self.region = cluster, region
@@ -76,31 +90,41 @@ class Picture:
         """Return the parts of a kind, by key."""
         return sorted((p for p in self.parts.values() if p.kind == kind), key=lambda p: p.key)
 
-    def text(self, *, roles: bool = False) -> str:
-        """Return the whole picture; with ``roles``, the IAM roles too."""
-        lines = [*self._outside(), *self._region(roles), *self._arrows()]
+    def text(self, *, roles: bool = False, columns: int = 3) -> str:
+        """Return the whole picture; with ``roles``, the IAM roles too.
+
+        At most ``columns`` zones are beside each other; 1 is for narrow screens.
+        """
+        outside = bool(self.of("network/InternetGateway") or self.of("network/NatGateway"))
+        lines = [
+            "region: " + quoted(titled(*wrapped(f"{self.cluster} in {self.region}", 2 * WIDEST))),
+            "region.style: {border-radius: 8; font-size: 18; bold: true}",
+            *box("region.services", "Regional services", self._services(roles), columns),
+            *box("region.vpc", self._cidrs(), self._zones(columns), min(columns, len(self.zones))),
+            "region.services <-> region.vpc",
+        ]
+        if outside:
+            lines += ['internet: "Internet" {class: internet}']
+            way = "region.igw -> " if self.of("network/InternetGateway") else ""
+            lines += [leaf("region.igw", "Internet gateway")] if way else []
+            lines += [f"region.vpc -> {way}internet"]
         return HEAD + "\n".join(lines) + "\n"
-
-    # --- boxes
-
-    def _outside(self) -> Iterator[str]:
-        if self.of("network/InternetGateway") or self.of("network/NatGateway"):
-            yield 'internet: "Internet" {class: internet}'
-
-    def _region(self, roles: bool) -> Iterator[str]:
-        yield from box("region", f"{self.cluster} in {self.region}", self._services(roles))
 
     def _services(self, roles: bool) -> Iterator[str]:
         yield from self._control()
-        yield from box("vpc", headed("VPC", self._cidrs()), self._zones())
         for bucket in self.of("s3/Bucket"):
-            yield leaf("bucket", titled("S3 bucket", bucket.want.get("name", "")), "store")
-        repositories = self.of("images/Repository")
-        if repositories:
+            yield leaf(
+                "bucket", titled("S3 bucket", *wrapped(bucket.want.get("name", ""))), "store"
+            )
+        if repositories := self.of("images/Repository"):
             yield leaf("images", titled("ECR", f"{len(repositories)} repositories"), "store")
+        if self.of("amp/Workspace"):
+            yield leaf("metrics", titled("Prometheus workspace"), "store")
+        if teams := self.of("sagemaker/ComputeQuota"):
+            yield leaf("teams", titled("Task governance", counted(len(teams), "team")))
         if roles:
-            found = [leaf(f"r{n}", each.want["name"]) for n, each in enumerate(self.of("iam/Role"))]
-            yield from box("roles", "IAM roles", found)
+            names = [each.want["name"] for each in self.of("iam/Role")]
+            yield leaf("roles", titled("IAM roles", *(x for n in names for x in wrapped(n))))
 
     def _control(self) -> Iterator[str]:
         for each in self.of("eks/Cluster"):
@@ -110,44 +134,48 @@ class Picture:
             more = [
                 f"Kubernetes {each.want['version']}" if each.want.get("version") else "",
                 f"{' and '.join(ways)} endpoint" if ways else "",
-                f"{len(addons)} add-ons" if addons else "",
+                counted(len(addons), "add-on") if addons else "",
             ]
             yield leaf("eks", titled("EKS control plane", *more))
         if not self.of("eks/Cluster") and "eks/cluster" in self.parts:
             yield leaf("eks", titled("EKS control plane", "existing"))
 
-    def _nats(self) -> list[Part]:
-        return self.of("network/NatGateway")
-
     def _cidrs(self) -> str:
         blocks = [each.want.get("cidr", "") for each in self.of("network/Vpc")]
         blocks += [each.want["cidr"] for each in self.of("network/VpcCidr")]
-        return ", ".join(filter(None, blocks)) or "existing"
+        found = ", ".join(filter(None, blocks)) or "existing"
+        return titled(*wrapped(f"VPC {found}", 2 * WIDEST))
 
-    def _zones(self) -> Iterator[str]:
-        by_zone: dict[str, list[Part]] = {}
+    @property
+    def zones(self) -> dict[str, list[Part]]:
+        """The subnets by zone."""
+        found: dict[str, list[Part]] = {}
         for each in self.of("network/Subnet"):
-            by_zone.setdefault(zone_of(each), []).append(each)
-        for zone, subnets in sorted(by_zone.items()):
-            inside = (line for each in subnets for line in self._subnet(zone, each))
-            yield from box(word(zone), f"Zone {zone}", inside)
-        endpoints = self.of("network/Endpoint")
-        if endpoints:
-            names = sorted(each.want["service"].split(".", 3)[-1] for each in endpoints)
-            yield leaf("endpoints", titled("VPC endpoints", *rows(names)))
-        if self.of("network/InternetGateway"):
-            yield leaf("igw", "Internet gateway")
+            found.setdefault(zone_of(each), []).append(each)
+        return found
 
-    def _subnet(self, zone: str, subnet: Part) -> Iterator[str]:
-        label = subnet.key.partition("/")[2]
+    def _zones(self, columns: int) -> Iterator[str]:
+        for zone, subnets in sorted(self.zones.items()):
+            inside = (line for each in subnets for line in self._subnet(zone, each, columns))
+            yield from box(word(zone), f"Zone {zone}", inside)
+        for each in self.of("fsx/FileSystem"):
+            if _home(each) not in self.parts:
+                yield file_system(each)
+        if endpoints := self.of("network/Endpoint"):
+            names = sorted(each.want["service"].split(".", 3)[-1] for each in endpoints)
+            yield leaf("endpoints", titled("VPC endpoints", *wrapped(", ".join(names))))
+
+    def _subnet(self, zone: str, subnet: Part, columns: int) -> Iterator[str]:
+        label, cidr = subnet.key.partition("/")[2], subnet.want.get("cidr", "existing")
         what = "Public subnet" if "public" in label else "Private subnet"
-        what = "Subnet for nodes" if "node" in label else what
-        if any(references(nat.want.get("subnet")) == subnet.key for nat in self._nats()):
-            # no box in a box: arrows that end in it would cross its title
-            yield leaf(word(label), titled("NAT gateway", what, subnet.want.get("cidr", "")))
-            return
-        title = headed(what, subnet.want.get("cidr", "existing"))
-        yield from box(word(label), title, self._inside(zone, subnet))
+        what = f"{'Node subnet' if 'node' in label else what} {cidr}"
+        inside = [*self._inside(zone, subnet)]
+        if any(_home(nat) == subnet.key for nat in self.of("network/NatGateway")):
+            yield leaf(word(label), titled("NAT gateway", what))
+        elif inside:
+            yield from box(word(label), what, inside, min(columns, -(-len(inside) // STACKED)))
+        else:
+            yield leaf(word(label), what)
 
     def _inside(self, zone: str, subnet: Part) -> Iterator[str]:
         """Yield what is in a subnet."""
@@ -156,56 +184,53 @@ class Picture:
             if homes.get(zone) == subnet.key:
                 for group in cluster.want["groups"]:
                     if zone in group["zones"]:
-                        yield leaf(f"group-{word(group['name'])}", group_title(group), "nodes")
+                        yield instance_group(group)
         for files in self.of("fsx/FileSystem"):
-            if references(files.want.get("subnet")) == subnet.key:
-                label = files.key.partition("/")[2]
-                settings = {**files.want.get("smallest", {}), **files.want.get("settings", {})}
-                size = settings.get("storage_capacity")
-                more = f"{size} GiB" if size else ""
-                yield leaf(f"fsx-{word(label)}", titled(f"FSx for Lustre {label}", more), "store")
-
-    # --- arrows
-
-    def _arrows(self) -> Iterator[str]:
-        yield from self._routes()
-        if self.of("network/InternetGateway"):
-            yield "region.vpc.igw -> internet"
-        if "eks/cluster" in self.parts:
-            yield 'region.eks <-> region.vpc: "nodes and control plane"'
-        if self.of("s3/Bucket"):
-            yield 'region.vpc -> region.bucket: "lifecycle scripts"'
-
-    def _routes(self) -> Iterator[str]:
-        """Yield the ways from subnets to NAT gateways, and from those to the internet gateway."""
-        homes = {each.key: _path(each) for each in self.of("network/Subnet")}
-        nats = {each.key: homes.get(references(each.want.get("subnet"))) for each in self._nats()}
-        for table in self.of("network/RouteTable"):
-            nat = nats.get(references(table.want.get("target")))
-            for subnet in table.want.get("subnets", ()):
-                if nat and (home := homes.get(references(subnet))):
-                    yield f"{home} -> {nat}"
-        yield from (f"{nat} -> region.vpc.igw" for nat in nats.values() if nat)
+            if _home(files) == subnet.key:
+                yield file_system(files)
 
 
-def _path(subnet: Part) -> str:
-    """Return the path of a subnet's box."""
-    return f"region.vpc.{word(zone_of(subnet))}.{word(subnet.key.partition('/')[2])}"
+def _home(part: Part) -> str:
+    """Return the key of the subnet that a NAT gateway or a file system is in."""
+    return references(part.want.get("subnet"))
 
 
-def box(name: str, title: str, inside: Iterable[str]) -> Iterator[str]:
-    """Yield a box and what is in it."""
+def instance_group(group: JsonMapping) -> str:
+    """Return the box of an instance group; several nodes are a pile."""
+    members = group["members"]
+    several = (members.get("InstanceRequirements") or {}).get("InstanceTypes") or ()
+    types = members.get("InstanceType") or ", ".join(several)
+    count, zones = members.get("InstanceCount", 0), len(group["zones"])
+    title = titled(
+        *wrapped(group["name"]),
+        *wrapped(f"{count} x {types}"),
+        f"over {zones} zones" if zones > 1 else "",
+    )
+    return leaf(f"group-{word(group['name'])}", title, "several" if count > 1 else "plain")
+
+
+def file_system(files: Part) -> str:
+    """Return the box of a file system."""
+    label = files.key.partition("/")[2]
+    settings = {**files.want.get("smallest", {}), **files.want.get("settings", {})}
+    size = settings.get("storage_capacity")
+    more = f"{size} GiB" if size else "" if files.want else "existing"
+    return leaf(f"fsx-{word(label)}", titled("FSx for Lustre", *wrapped(label), more), "store")
+
+
+def box(name: str, title: str, inside: Iterable[str], columns: int = 1) -> Iterator[str]:
+    """Yield a box and what is in it, in a grid."""
     lines = list(inside)
     yield f"{name}: {quoted(title)} {{"
     if lines:
-        yield "  class: container"
+        yield f"  class: box; grid-columns: {max(columns, 1)}"
     yield from (f"  {line}" for line in lines)
     yield "}"
 
 
-def leaf(name: str, title: str, style: str = "") -> str:
+def leaf(name: str, title: str, style: str = "plain") -> str:
     """Return a box with nothing in it."""
-    return f"{name}: {quoted(title)}" + (f" {{class: {style}}}" if style else "")
+    return f"{name}: {quoted(title)} {{class: {style}}}"
 
 
 def titled(title: str, *more: str) -> str:
@@ -213,14 +238,27 @@ def titled(title: str, *more: str) -> str:
     return "\n".join([title, *filter(None, more)])
 
 
-def headed(title: str, more: str) -> str:
-    """Return the title of a box with others in it: one line, since D2 has space for one only."""
-    return f"{title}  {more}"
+def wrapped(text: str, width: int = WIDEST) -> list[str]:
+    """Return a text in lines of at most ``width`` characters, broken at hyphens, commas, spaces.
+
+    >>> wrapped("sagemaker-demo-123456789012-us-west-2")
+    ['sagemaker-demo-123456789012-', 'us-west-2']
+    """
+    lines = [""]
+    for piece in re.findall(rf"[^-, ]{{1,{width}}}[-, ]*|[-, ]+", clean(text)):
+        if len(lines[-1]) + len(piece.rstrip()) > width:
+            lines.append("")
+        lines[-1] += piece
+    return [line.strip() for line in lines if line.strip()]
 
 
-def rows(names: list[str]) -> list[str]:
-    """Return names in lines of three."""
-    return [", ".join(names[at : at + 3]) for at in range(0, len(names), 3)]
+def counted(number: int, what: str) -> str:
+    """Return a number of things.
+
+    >>> counted(1, "team"), counted(2, "team")
+    ('1 team', '2 teams')
+    """
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def quoted(text: str) -> str:
@@ -243,20 +281,13 @@ def zone_of(subnet: Part) -> str:
     return str(subnet.want.get("zone") or subnet.key.partition("subnet-")[2])
 
 
-def group_title(group: JsonMapping) -> str:
-    """Return the name, count and type of an instance group."""
-    members = group["members"]
-    several = (members.get("InstanceRequirements") or {}).get("InstanceTypes") or ()
-    types = members.get("InstanceType") or ", ".join(several)
-    return titled(group["name"], f"{members.get('InstanceCount', 0)} x {types}")
-
-
-def drawn(text: str) -> str:
+def drawn(text: str, salt: str = "") -> str:
     """Return text of D2 as SVG, in which fonts and colors for dark screens are contained.
 
-    Raises Usage without the program, and HyperpodError if it fails.
+    ``salt`` keeps the ids of several pictures on one page apart.  Raises Usage without the
+    program, and HyperpodError if it fails.
     """
-    command = [program(), "--no-xml-tag", "--omit-version", "-", "-"]
+    command = [program(), "--no-xml-tag", "--omit-version", *ENGINE, f"--salt={salt}", "-", "-"]
     try:
         done = subprocess.run(  # noqa: S603  no shell; the text is its stdin
             command,

@@ -72,7 +72,9 @@ def test_every_option_is_documented_outside_help() -> None:
 
 def test_the_readme_shows_pictures() -> None:
     links = re.findall(r"!\[[^]]+\]\(([^)]+)\)", README)
-    assert {f"docs/images/{name}.svg" for name in ("create", "status", "plan")} <= set(links)
+    assert {f"docs/images/{name}.svg" for name in ("create", "status", "plan", "diagram")} <= set(
+        links
+    )
 
 
 def headings(page: Path) -> set[str]:
