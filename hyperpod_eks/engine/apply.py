@@ -18,7 +18,7 @@ from hyperpod_eks.engine.decide import (
     adopted_is_gone,
     decide,
 )
-from hyperpod_eks.engine.destroy import Destroy
+from hyperpod_eks.engine.destroy import Destroy, delete_all, taken_along
 from hyperpod_eks.engine.loop import BUCKET, GRACE, Reconciler, Task, is_there, observe
 from hyperpod_eks.engine.observe import observe_all
 from hyperpod_eks.engine.wording import impossible, kept_duplicates, not_owned, unproven
@@ -27,6 +27,7 @@ from hyperpod_eks.errors import (
     Usage,
 )
 from hyperpod_eks.events import EventType
+from hyperpod_eks.kube.contents import Contents
 from hyperpod_eks.resources.base import (
     Identity,
     Lifecycle,
@@ -89,7 +90,12 @@ class Apply(Reconciler):
         lost += [line for s in drifted for line in overwritten(s)]
         lost += [line for lines in taken(observations).values() for line in lines]
         full = [want for want in prunable(self.tasks, self.manifest) if want.takes_along]
-        self._consent([*lost, *(f"{want.key}: it is deleted {self._full(want)}" for want in full)])
+        self._consent(
+            [
+                *lost,
+                *(f"{want.key}: it is deleted {taken_along(want, self.context)}" for want in full),
+            ]
+        )
         if any(s.status is Status.ABSENT and s.want.recorded for s in observations):
             self.context.preflight(observations)
         for observation in observations:
@@ -110,11 +116,6 @@ class Apply(Reconciler):
             prune = Destroy(gone, self.context)
             seen = {each.want.key for each in observe_all(prune) if each.live and each.live.id}
             Destroy([want for want in gone if want.key in seen], self.context).run()
-
-    def _full(self, want: Resource) -> str:
-        """Return what is deleted with a resource, and what that is just now."""
-        now = want.contents(Snapshot(self.aws))
-        return f"{want.takes_along} ({now})" if now else want.takes_along
 
     def _advance(self) -> None:
         """Review what was sent while all remaining resources only need waiting."""
@@ -281,7 +282,8 @@ class Apply(Reconciler):
             self.context.warn(f"{want.key} is deleted and created once more: {live.why}")
         self.say(task, EventType.DELETING, live.why)
         self.manifest.mark(want.key, "deleted")
-        self.submit(task, "delete", lambda: want.delete(self.aws, live))
+        agreed = Contents() if want.takes_along else None
+        self.submit(task, "delete", partial(delete_all, want, self.aws, [live], agreed))
 
     def longest_wait(self, task: Task) -> float:
         """Return the seconds to wait; if it needs nodes, at least as long as for them."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.events import Report
+from hyperpod_eks.kube.contents import Contents
 from hyperpod_eks.resources.base import Live, Resource
 from hyperpod_eks.resources.compare import Observation
 from hyperpod_eks.state.claim import Claim
@@ -36,6 +37,8 @@ class Context:
     """Called with the first observations, before the first change, if anything is to be created."""
     warn: Callable[[str], None] = lambda text: None
     """Called with warnings: problems that do not stop the run."""
+    agreed: dict[str, Contents] = field(default_factory=dict)
+    """What was in the namespaces that go with resources, by key, when the user was asked."""
     claim: Claim | None = None
     """The claim on the cluster, taken before the first change."""
     declare: Callable[[], None] = lambda: None

@@ -16,8 +16,9 @@ from hyperpod_eks.engine.decide import HOLDS_DATA, Action, Decision, decide_dele
 from hyperpod_eks.engine.loop import BUCKET, FRESH, GRACE, LONGEST, SHORTEST, Reconciler, Task
 from hyperpod_eks.engine.observe import find_all, observe_all
 from hyperpod_eks.engine.wording import words_of
-from hyperpod_eks.errors import KnownCause, Remains, Unfinished, Usage
+from hyperpod_eks.errors import HyperpodError, KnownCause, Remains, Unfinished, Usage
 from hyperpod_eks.events import EventType
+from hyperpod_eks.kube.contents import Contents
 from hyperpod_eks.resources.base import Blocker, Lifecycle, Live, Resource, State
 from hyperpod_eks.resources.compare import Observation, Status
 from hyperpod_eks.state.objects import NO_BUCKET
@@ -163,7 +164,8 @@ class Destroy(Reconciler):
             else:  # found by name or tag: its leftovers are owned as well
                 self._record(want, live, "deleting")
             self.say(task, EventType.DELETING)
-            self.submit(task, "delete", partial(_delete_all, want, self.aws, targets))
+            agreed = self.context.agreed.get(want.key)
+            self.submit(task, "delete", partial(delete_all, want, self.aws, targets, agreed))
 
     def _targets(self, observation: Observation) -> list[Live]:
         """Return what to delete next: of leftovers all that can be, else one; empty to wait."""
@@ -383,7 +385,29 @@ def _has_data(observation: Observation) -> bool:
     return observation.want.data or bool(observation.live and observation.live.holds_data)
 
 
-def _delete_all(want: Resource, aws: Aws, targets: Iterable[Live]) -> None:
+def taken_along(want: Resource, context: Context) -> str:
+    """Return what goes with a resource, and what is in it just now, for the question.
+
+    `delete_all` deletes nothing else that is in it.
+    """
+    now = want.contents(Snapshot(context.aws))
+    if now is None:
+        return want.takes_along
+    context.agreed[want.key] = now
+    return f"{want.takes_along} ({now})"
+
+
+def delete_all(
+    want: Resource, aws: Aws, targets: Iterable[Live], agreed: Contents | None = None
+) -> None:
+    """Delete resources, unless something is in their namespace that was not in it when asked."""
+    now = want.contents(Snapshot(aws)) if agreed is not None else None
+    if agreed is not None and now and (new := now - agreed):
+        raise HyperpodError(
+            f"{want.key} is not deleted {want.takes_along}: since you were asked, this has come"
+            f" into it: {new}",
+            "Run the same command again: it asks about what is there then.",
+        )
     for target in targets:
         want.delete(aws, target)
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hyperpod_eks.aws.client import Aws
     from hyperpod_eks.aws.prices import Item
     from hyperpod_eks.aws.snapshot import Snapshot
+    from hyperpod_eks.kube.contents import Contents
     from hyperpod_eks.resolve.resolved import ResolvedConfig
     from hyperpod_eks.resources.ec2.vpc import Vpc
     from hyperpod_eks.resources.permissions import Statements
@@ -313,9 +314,9 @@ class Resource(ABC):
         """What of others its delete deletes, in words: create asks before it deletes such a one."""
         return ""
 
-    def contents(self, snapshot: Snapshot) -> str:
-        """Return what `takes_along` means just now, in words, for the question."""
-        return ""
+    def contents(self, snapshot: Snapshot) -> Contents | None:
+        """Return what is in the namespace that goes with it; None if none goes."""
+        return None
 
     @property
     def usual(self) -> str:

@@ -16,7 +16,8 @@ from hyperpod_eks.config.teams import team_namespace
 from hyperpod_eks.documents import Json, JsonMapping, JsonObject
 from hyperpod_eks.errors import HyperpodError
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.kube.contents import EMPTY, contents, retain_volumes
+from hyperpod_eks.kube.client import Access
+from hyperpod_eks.kube.contents import Contents, contents, retain_volumes
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources import eks
 from hyperpod_eks.resources.base import (
@@ -30,7 +31,7 @@ from hyperpod_eks.resources.base import (
     Resource,
     State,
 )
-from hyperpod_eks.resources.hyperpod.api import describe
+from hyperpod_eks.resources.hyperpod.api import describe, eks_name
 from hyperpod_eks.resources.hyperpod.cluster import Cluster
 from hyperpod_eks.resources.hyperpod.trouble import governance
 from hyperpod_eks.resources.permissions import Statement, Statements, actions
@@ -270,10 +271,17 @@ class ComputeQuota(Governed):
         """The team's namespace, which SageMaker deletes."""
         return f"with the namespace {team_namespace(self.team)} and everything in it"
 
-    def contents(self, snapshot: Snapshot) -> str:
-        """Return what is in the team's namespace now."""
-        access = eks.access(snapshot, self.control.name)
-        return contents(access, team_namespace(self.team)) if access else ""
+    def contents(self, snapshot: Snapshot) -> Contents | None:
+        """Return what is in the team's namespace now, beside the queue of the quota."""
+        if (access := self._access(snapshot)) is None:
+            return None
+        space = team_namespace(self.team)
+        return contents(access, space, {("localqueues", f"{space}-localqueue")})
+
+    def _access(self, snapshot: Snapshot) -> Access | None:
+        """Return the access to the EKS cluster that HyperPod names: it may be anybody's."""
+        name = eks_name(snapshot, self.cluster.name)
+        return eks.access(snapshot, name) if name else None
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """As every kind; a failed one is not replaced while something is in the namespace."""
@@ -288,10 +296,10 @@ class ComputeQuota(Governed):
         Somebody may have created that before, and it would be deleted with the quota.
         """
         try:
-            there = self.contents(snapshot)
+            there = str(self.contents(snapshot) or "")
         except HyperpodError as error:
             there = str(error)
-        if there in ("", EMPTY):
+        if not there:
             return live
         space = team_namespace(self.team)
         why = f"{live.why}; it is not replaced, since the namespace {space} is in use: {there}"
@@ -361,7 +369,7 @@ class ComputeQuota(Governed):
         (Kubernetes documentation, "Change the Reclaim Policy of a PersistentVolume").
         """
         snapshot = Snapshot(aws)
-        if access := eks.access(snapshot, self.control.name):
+        if access := self._access(snapshot):
             retain_volumes(access, team_namespace(self.team))
         super().delete(aws, live)
 

@@ -100,11 +100,11 @@ def delete(options: Options, report: Report) -> Deleted | DeletePlan | NotCreate
             return {**result("delete", at, recorder), "plan": plan}
         _refuse_protected(at)
         lost = [f"{data[id_][0].key} ({id_}): {_lost(data[id_])}" for id_ in consented]
-        if "eks/cluster" in at.manifest.adopted:  # else everything in the cluster is deleted anyway
+        if _eks_stays(at):  # else everything in the cluster is deleted anyway
             kept_keys = {want.key for id_, (want, _) in data.items() if id_ not in consented}
             rest = [want for want in every.values() if want.key not in kept_keys]
             full = (want for want in rest if want.takes_along)
-            lost += [f"{want.key}, {want.takes_along}" for want in full]
+            lost += [f"{want.key}, {engine.taken_along(want, at.context)}" for want in full]
         stays = [f"{want.key} ({id_})" for id_, (want, _) in data.items() if id_ not in consented]
         confirm_delete(at.resolved, [*groups, *stays], data=lost, yes=options.yes)
         at.context.warn = current_console().warn
@@ -296,6 +296,21 @@ def _protected(at: Opened) -> bool:
         each.get("deletionProtection") and owner(each.get("tags", {})) == at.context.aws.lineage
         for each in found
     )
+
+
+def _eks_stays(at: Opened) -> bool:
+    """Whether the EKS cluster is of somebody else: without manifest and config, its tags say so."""
+    from hyperpod_eks.aws.snapshot import Snapshot
+    from hyperpod_eks.aws.tags import owner
+    from hyperpod_eks.resources import eks
+    from hyperpod_eks.resources.hyperpod.api import eks_name
+
+    if "eks/cluster" in at.manifest.adopted:
+        return True
+    snapshot = at.context.first_snapshot or Snapshot(at.context.aws)
+    name = eks_name(snapshot, at.resolved.name)
+    found = eks.describe(snapshot, name) if name else []
+    return any(owner(each.get("tags", {})) != at.context.aws.lineage for each in found)
 
 
 def _groups_to_keep(keep: str) -> list[str]:

@@ -58,7 +58,7 @@ class Governance:
 
     def _live(self, kind: Kind, cluster_arn: str) -> Iterator[Document]:
         for each, document in self._all.values():
-            here = each is kind and document["ClusterArn"] == cluster_arn
+            here = each == kind and document["ClusterArn"] == cluster_arn
             if here and document["Status"] != "Deleted":
                 yield document
 
@@ -82,7 +82,7 @@ class Governance:
             "Status": "Creating",
             "CreationTime": now,
             "LastModifiedTime": now,
-            **({"ActivationState": "Enabled"} if kind is QUOTA else {}),
+            **({"ActivationState": "Enabled"} if kind == QUOTA else {}),
             **_filled({m: request[m] for m in kind.members if m in request}),
             "Tags": {tag["Key"]: tag["Value"] for tag in request.get("Tags") or []},
         }
@@ -98,7 +98,7 @@ class Governance:
         """
         if other["Name"] == request["Name"]:
             text = f"{kind.words} with name {request['Name']} already exists."
-        elif kind is POLICY:
+        elif kind == POLICY:
             text = f"Cluster already has the cluster scheduler config {other['Name']}."
         elif (team := request["ComputeQuotaTarget"]["TeamName"]) == _team(other):
             text = f"Compute quota for team {team} already exists."
@@ -110,7 +110,7 @@ class Governance:
         """Return one by its id; ResourceNotFound without."""
         id_ = request[f"{kind.name}Id"]
         found = self._all.get(id_)
-        if found is None or found[0] is not kind:
+        if found is None or found[0] != kind:
             raise Refused("ResourceNotFound", f"{kind.words} with id {id_} not found.")
         return found[1]
 
@@ -127,7 +127,7 @@ class Governance:
         found = [
             document
             for each, document in self._all.values()
-            if each is kind
+            if each == kind
             and request.get("ClusterArn") in (None, document["ClusterArn"])
             and request.get("Status") in (None, document["Status"])
             and (request.get("NameContains") or "") in document["Name"]
@@ -170,7 +170,7 @@ class Governance:
         if document["Status"] in _BUSY:
             text = f"{kind.words} cannot be deleted while it is {document['Status']}."
             raise Refused("ConflictException", text)
-        if kind is POLICY and any(self._live(QUOTA, document["ClusterArn"])):
+        if kind == POLICY and any(self._live(QUOTA, document["ClusterArn"])):
             text = "Cluster scheduler config cannot be deleted while compute quotas exist."
             raise Refused("ConflictException", text)
         document["Status"] = "Deleting"
@@ -216,7 +216,7 @@ class Governance:
             return
         assert kubernetes
         document.pop("FailureReason", None)
-        if kind is POLICY:
+        if kind == POLICY:
             self._put_policy(kubernetes, document)
         else:
             _put_team(kubernetes, document)
@@ -236,7 +236,7 @@ class Governance:
 
     def _gone(self, kind: Kind, document: Document) -> None:
         kubernetes = self._kubernetes(document)
-        if kubernetes is not None and kind is POLICY:
+        if kubernetes is not None and kind == POLICY:
             for each in document.get("_classes", ()):
                 kubernetes.drop("WorkloadPriorityClass", each)
         elif kubernetes is not None:

@@ -54,6 +54,13 @@ def describe(snapshot: Snapshot, name: str) -> JsonObject | None:
     return snapshot.once(("hyperpod", name), ask)
 
 
+def eks_name(snapshot: Snapshot, name: str) -> str:
+    """Return the name of the EKS cluster of a HyperPod cluster; "" without one."""
+    found = describe(snapshot, name) or {}
+    arn: str = ((found.get("Orchestrator") or {}).get("Eks") or {}).get("ClusterArn", "")
+    return arn.rpartition("/")[2]
+
+
 def events(aws: Aws, name: str, most: int, **asked: object) -> Iterator[JsonMapping]:
     """Yield up to ``most`` of a cluster's events, newest first.
 
