@@ -6,7 +6,6 @@ import gc
 import io
 import json
 import os
-import random
 import shutil
 import signal
 import sys
@@ -32,7 +31,7 @@ from hyperpod_eks.local.aws.sim import Call, Delays
 from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.local.tls import Pki, make_pki
 from hyperpod_eks.resources.s3 import OWN
-from tests import published, remember, wire
+from tests import order, published, remember, wire
 
 REGION = "us-west-2"
 HELM = Path(__file__).parents[1] / ".cache" / "helm"
@@ -105,44 +104,9 @@ published.watch()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Support ``TEST_ORDER=random`` (a random order) and ``TEST_ORDER=N`` (a given one)."""
-    if os.environ.get("TEST_ORDER") == "random":  # workers inherit the number
-        os.environ["TEST_ORDER"] = str(random.randrange(10**6))
+    config.pluginmanager.register(order)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as for background jobs of a script
         signal.signal(signal.SIGINT, signal.default_int_handler)  # else our commands inherit that
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave cases that are not in a sample to `make prove`; shuffle the tests if asked to.
-
-    Modules are shuffled, and the tests in each; a module's tests stay together.
-
-    Tests that share a module's account come before those that start with an empty one: a process
-    has a single account.
-    """
-    for item in items:
-        if sample := item.get_closest_marker("sample"):
-            case: Any = getattr(item, "callspec", None)
-            if case.id not in sample.args:
-                item.add_marker("prove")
-    if not (order := os.environ.get("TEST_ORDER")):
-        return
-    chance = random.Random(order)
-    places = [str(item.path) for item in items]
-    task = {place: chance.random() for place in sorted(set(places))}
-
-    def alone(item: pytest.Item) -> bool:
-        info: Any = getattr(item, "_fixtureinfo", None)
-        found = info.name2fixturedefs.values() if info else ()
-        return not any(definitions[-1].scope == "module" for definitions in found)
-
-    items.sort(key=lambda item: (task[str(item.path)], alone(item), chance.random()))
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    if order := os.environ.get("TEST_ORDER"):
-        terminalreporter.write_line(f"the order of the tests was TEST_ORDER={order}")
 
 
 def pytest_sessionfinish() -> None:

@@ -69,7 +69,11 @@ def in_words(said: Said, *codes: int) -> None:
         ("init", "demo", "-f", "f" * 300),
         ("schema", "--document", "\udcff"),
     ],
-    ids=lambda words: " ".join(words).encode("ascii", "replace").decode()[:40],
+    ids=lambda words: (
+        " ".join(word.replace(str(CHART), "CHART")[:30] for word in words)
+        .encode("ascii", "replace")
+        .decode()
+    ),
 )
 def test_an_option_that_cannot_be_is_wrong_usage(user: User, words: tuple[str, ...]) -> None:
     in_words(user.types(*words), 2, 8)
