@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import boto3
 import pytest
 import yaml
 
@@ -18,11 +17,11 @@ from hyperpod_eks.config.load import load
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.kubernetes import Fault
-from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.preflight.teams import governance
 from hyperpod_eks.resources.governance import SchedulerPolicy
+from tests import copies
 from tests.cli.test_objects import kubernetes
-from tests.conftest import Clients, Said, User, at_work, in_a_copy
+from tests.conftest import Clients, Said, User
 from tests.local.ground import role
 from tests.local.test_governance import ADDON, JOBS, QUEUE, SPACE, job
 from tests.rounds import rounds
@@ -42,6 +41,7 @@ TEAMS = f"""teams:
 scheduler_config:
   priority_classes: {{training: 80, inference: 100}}
 """
+VISION = TEAMS[TEAMS.index("  vision") : TEAMS.index("  speech")]
 CREATE = ("create", "-f", "c.yaml", "--chart", str(CHART))
 PLAN = ("plan", "-f", "c.yaml", "--chart", str(CHART), "--detailed-exitcode")
 NAMESPACES = "/api/v1/namespaces"
@@ -59,22 +59,23 @@ def declare(user: User, teams: str = TEAMS, *changes: tuple[str, str]) -> None:
     (user.folder / "c.yaml").write_text(BASE + teams)
 
 
-@pytest.fixture(scope="module")
-def made(
-    one_stack: Stack, session: boto3.Session, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[User]:
-    """A cluster with two teams."""
-    with at_work(one_stack, tmp_path_factory.mktemp("teams")) as user:
-        role(Clients(session, one_stack.endpoint), "vision", "ec2.amazonaws.com")
-        declare(user)
-        said = user.types(*CREATE)
-        assert said.code == 0, said.err
-        yield user
+@pytest.fixture
+def aws(clients: Clients) -> Clients:
+    return clients
 
 
 @pytest.fixture
-def aws(made: User, session: boto3.Session) -> Clients:
-    return Clients(session, made.stack.endpoint)
+def user(user: User, clients: Clients) -> User:
+    """A user with a cluster of two teams."""
+
+    def create() -> None:
+        role(clients, "vision", "ec2.amazonaws.com")
+        declare(user)
+        said = user.types(*CREATE)
+        assert said.code == 0, said.err
+
+    copies.once(user.stack, user.folder, (*CREATE, TEAMS), create)
+    return user
 
 
 def volume(name: str) -> Any:
@@ -93,10 +94,6 @@ def volume(name: str) -> Any:
     }
 
 
-def words(text: str) -> str:
-    return " ".join(text.split())
-
-
 def spaces() -> set[str]:
     return {each["metadata"]["name"] for each in kubernetes("GET", NAMESPACES)["items"]}
 
@@ -108,7 +105,7 @@ def quota(aws: Clients, team: str = "vision") -> Any:
     return None
 
 
-def test_create_makes_a_policy_and_a_quota_for_each_team(made: User, aws: Clients) -> None:
+def test_create_makes_a_policy_and_a_quota_for_each_team(user: User, aws: Clients) -> None:
     assert {"hyperpod-ns-vision", "hyperpod-ns-speech"} <= spaces()
     found = quota(aws)
     assert found["Name"] == "demo-vision"
@@ -129,140 +126,101 @@ def test_create_makes_a_policy_and_a_quota_for_each_team(made: User, aws: Client
         "AmazonSagemakerHyperpodUserClusterPolicy": {"type": "cluster"},
         "AmazonSagemakerHyperpodTrainingPolicy": {"type": "namespace", "namespaces": [SPACE]},
     }
-
-
-def test_the_job_of_the_example_is_admitted(made: User) -> None:
     body = yaml.safe_load((EXAMPLES / "workloads/team-job.yaml").read_text())
     assert kubernetes("POST", JOBS, body, dryRun="All")["spec"]["suspend"] is True
 
 
-def test_a_second_create_changes_nothing_in_four_rounds(made: User) -> None:
-    assert made.types(*PLAN).code == 0
-    made.mutations()
-    with rounds(made.stack) as chain:
-        assert made.types(*CREATE).code == 0
-    assert made.mutations() == []
+def test_a_second_create_changes_nothing_in_four_rounds(user: User) -> None:
+    user.mutations()
+    with rounds(user.stack) as chain:
+        assert user.types(*CREATE).code == 0
+    assert user.mutations() == []
     assert len(chain) <= 4
 
 
-def test_a_declared_change_is_sent_without_a_question(
-    made: User, aws: Clients, tmp_path: Path
-) -> None:
-    with in_a_copy(made, tmp_path / "copy") as user:
-        declare(user, TEAMS, ("weight: 60", "weight: 70"))
-        before = quota(aws)["ComputeQuotaVersion"]
-        said = user.types(*CREATE)
-        assert said.code == 0, said.err
-        found = quota(aws)
-        assert found["ComputeQuotaTarget"]["FairShareWeight"] == 70
+def test_a_declared_change_is_sent_without_a_question(user: User, aws: Clients) -> None:
+    weight = "    fair_share_weight: 60\n"
+    declare(user, TEAMS, (weight, ""), ("  speech:\n", f"  speech:\n{weight}"))
+    before = quota(aws)["ComputeQuotaVersion"]
+    said = user.types(*CREATE)
+    assert said.code == 0, said.err
+    for team, expected in (("vision", 0), ("speech", 60)):
+        found = quota(aws, team)
+        assert found["ComputeQuotaTarget"]["FairShareWeight"] == expected
         assert found["ComputeQuotaVersion"] == before + 1
-        declare(user, TEAMS, ("    fair_share_weight: 60\n", ""))
-        assert user.types(*CREATE).code == 0
-        assert quota(aws)["ComputeQuotaTarget"]["FairShareWeight"] == 0
-        declare(user)
-        assert user.types(*CREATE).code == 0
-        assert user.types(*PLAN).code == 0
 
 
-def test_what_somebody_else_has_set_is_set_back_with_yes_only(
-    made: User, aws: Clients, tmp_path: Path
-) -> None:
-    with in_a_copy(made, tmp_path / "copy") as user:
-        found = quota(aws)
-        aws.sagemaker.update_compute_quota(
-            ComputeQuotaId=found["ComputeQuotaId"],
-            TargetVersion=found["ComputeQuotaVersion"],
-            ComputeQuotaTarget={"TeamName": "vision", "FairShareWeight": 5},
-        )
-        said = user.types(*PLAN)
-        assert said.code == 5
-        assert "somebody else has set fair_share_weight to 5" in words(said.out)
-        refused = user.types(*CREATE)
-        assert refused.code == 2
-        assert "somebody else has set fair_share_weight to 5; it becomes 60" in refused.err
-        assert quota(aws)["ComputeQuotaTarget"]["FairShareWeight"] == 5
-        assert user.types(*CREATE, "--yes").code == 0
-        assert quota(aws)["ComputeQuotaTarget"]["FairShareWeight"] == 60
+def test_what_somebody_else_has_set_is_set_back_with_yes_only(user: User, aws: Clients) -> None:
+    found = quota(aws)
+    aws.sagemaker.update_compute_quota(
+        ComputeQuotaId=found["ComputeQuotaId"],
+        TargetVersion=found["ComputeQuotaVersion"],
+        ComputeQuotaTarget={"TeamName": "vision", "FairShareWeight": 5},
+    )
+    refused = user.types(*CREATE)
+    assert refused.code == 2
+    assert "somebody else has set fair_share_weight to 5; it becomes 60" in refused.err
+    assert quota(aws)["ComputeQuotaTarget"]["FairShareWeight"] == 5
+    assert user.types(*CREATE, "--yes").code == 0
+    assert quota(aws)["ComputeQuotaTarget"]["FairShareWeight"] == 60
 
 
-def test_a_team_is_deleted_with_consent_that_names_its_namespace(
-    made: User, aws: Clients, tmp_path: Path
-) -> None:
-    with in_a_copy(made, tmp_path / "copy") as user:
-        kubernetes("POST", JOBS, job("night-run", QUEUE))
-        kubernetes("POST", VOLUMES, volume("checkpoints"))
-        declare(user, TEAMS, (TEAMS[TEAMS.index("  vision") : TEAMS.index("  speech")], ""))
-        assert "with the namespace hyperpod-ns-vision" in words(user.types(*PLAN).out)
-        refused = user.types(*CREATE)
-        assert refused.code == 2
-        assert "the namespace hyperpod-ns-vision and everything in it" in refused.err
-        assert "job night-run" in refused.err
-        assert SPACE in spaces()
-        assert user.types(*CREATE, "--yes").code == 0
-        assert SPACE not in spaces()
-        assert quota(aws) is None
-        kept = kubernetes("GET", f"{VOLUMES}/checkpoints")
-        assert kept["spec"]["persistentVolumeReclaimPolicy"] == "Retain"
-        kubernetes("DELETE", f"{VOLUMES}/checkpoints")
-        declare(user)
-        assert user.types(*CREATE).code == 0
-        assert SPACE in spaces()
-    made_again = made.types(*PLAN)
-    assert made_again.code == 0, made_again.out
+def test_a_team_is_deleted_with_consent_that_names_its_namespace(user: User, aws: Clients) -> None:
+    kubernetes("POST", JOBS, job("night-run", QUEUE))
+    kubernetes("POST", VOLUMES, volume("checkpoints"))
+    declare(user, TEAMS, (VISION, ""))
+    refused = user.types(*CREATE)
+    assert refused.code == 2
+    assert "the namespace hyperpod-ns-vision and everything in it" in refused.err
+    assert "job night-run" in refused.err
+    assert SPACE in spaces()
+    assert user.types(*CREATE, "--yes").code == 0
+    assert SPACE not in spaces()
+    assert quota(aws) is None
+    kept = kubernetes("GET", f"{VOLUMES}/checkpoints")
+    assert kept["spec"]["persistentVolumeReclaimPolicy"] == "Retain"
 
 
-def test_a_quota_that_failed_as_it_was_created_is_created_again(
-    made: User, aws: Clients, tmp_path: Path
-) -> None:
-    failures = made.stack.sim.failures
-    with in_a_copy(made, tmp_path / "copy") as user:
-        declare(user, TEAMS, ("teams:\n", "teams:\n  night: {}\n"))
-        failures["compute-quota/demo-night"] = "the webhook does not answer"
-        said = user.types(*CREATE)
-        assert said.code == 1
-        assert "teams/quota-night has failed: the webhook does not answer" in said.err
-        del failures["compute-quota/demo-night"]
-        space = f"{NAMESPACES}/hyperpod-ns-night"  # somebody had it before
-        kubernetes("POST", NAMESPACES, {"metadata": {"name": "hyperpod-ns-night"}})
-        claim = f"{space}/persistentvolumeclaims"
-        kubernetes("POST", claim, {"metadata": {"name": "data"}, "spec": CLAIM})
-        said = user.types(*CREATE, "--replace-failed")
-        assert said.code == 1
-        assert "the namespace hyperpod-ns-night is in use: claim data" in said.err
-        kubernetes("DELETE", f"{claim}/data")
-        assert "replace" in user.types(*PLAN).out
-        said = user.types(*CREATE)
-        assert said.code == 0, said.err
-        assert quota(aws, "night")["Status"] == "Created"
-        declare(user)
-        assert user.types(*CREATE, "--yes").code == 0
+def test_a_quota_that_failed_as_it_was_created_is_created_again(user: User, aws: Clients) -> None:
+    failures = user.stack.sim.failures
+    declare(user, TEAMS, ("teams:\n", "teams:\n  night: {}\n"))
+    failures["compute-quota/demo-night"] = "the webhook does not answer"
+    said = user.types(*CREATE)
+    assert said.code == 1
+    assert "teams/quota-night has failed: the webhook does not answer" in said.err
+    del failures["compute-quota/demo-night"]
+    space = f"{NAMESPACES}/hyperpod-ns-night"  # somebody had it before
+    kubernetes("POST", NAMESPACES, {"metadata": {"name": "hyperpod-ns-night"}})
+    claim = f"{space}/persistentvolumeclaims"
+    kubernetes("POST", claim, {"metadata": {"name": "data"}, "spec": CLAIM})
+    said = user.types(*CREATE, "--replace-failed")
+    assert said.code == 1
+    assert "the namespace hyperpod-ns-night is in use: claim data" in said.err
+    kubernetes("DELETE", f"{claim}/data")
+    said = user.types(*CREATE)
+    assert said.code == 0, said.err
+    assert quota(aws, "night")["Status"] == "Created"
 
 
-def test_the_addon_is_not_upgraded_from_v1_3(made: User, tmp_path: Path) -> None:
+def test_the_addon_is_not_upgraded_from_v1_3(user: User) -> None:
     from hyperpod_eks.local.aws.eks_clusters import of_region  # noqa: PLC0415  loads moto
 
     addon = of_region("us-west-2").clusters["demo"].addons[ADDON].document
     newest = addon["addonVersion"]
     addon["addonVersion"] = "v1.3.0-eksbuild.1"
-    try:
-        with in_a_copy(made, tmp_path / "copy") as user:
-            declare(user, f"addons: {{{ADDON}: {{version: {newest}}}}}\n{TEAMS}")
-            assert "is not updated in place" in words(user.types(*PLAN).out)
-            said = user.types(*CREATE)
-            assert said.code == 2
-            assert "Kueue of v1.3 is not updated in place" in said.err
-            assert addon["addonVersion"] == "v1.3.0-eksbuild.1"
-    finally:
-        addon["addonVersion"] = newest
+    declare(user, f"addons: {{{ADDON}: {{version: {newest}}}}}\n{TEAMS}")
+    said = user.types(*CREATE)
+    assert said.code == 2
+    assert "Kueue of v1.3 is not updated in place" in said.err
+    assert addon["addonVersion"] == "v1.3.0-eksbuild.1"
 
 
-def test_only_who_has_teams_needs_permissions_for_quotas(made: User, tmp_path: Path) -> None:
-    with in_a_copy(made, tmp_path / "copy") as user:
-        for teams, needed in ((TEAMS, True), ("", False)):
-            declare(user, teams)
-            said = user.types("policy", "-f", "c.yaml")
-            assert said.code == 0, said.err
-            assert ("sagemaker:DescribeComputeQuota" in said.out) is needed
+def test_only_who_has_teams_needs_permissions_for_quotas(user: User) -> None:
+    for teams, needed in ((TEAMS, True), ("", False)):
+        declare(user, teams)
+        said = user.types("policy", "-f", "c.yaml")
+        assert said.code == 0, said.err
+        assert ("sagemaker:DescribeComputeQuota" in said.out) is needed
 
 
 def test_a_region_without_task_governance_is_a_warning() -> None:
@@ -300,7 +258,6 @@ def test_a_config_that_cannot_work_is_refused(text: str, says: str, tmp_path: Pa
 # --- ways to lose it ----------------------------------------------------------------------------
 
 Way = Callable[[User, Clients], tuple[Said, int]]
-VISION = TEAMS[TEAMS.index("  vision") : TEAMS.index("  speech")]
 
 
 def creates(*changes: tuple[str, str], code: int = 2, options: tuple[str, ...] = ()) -> Way:
@@ -345,20 +302,16 @@ def failed_update(user: User, aws: Clients) -> tuple[Said, int]:
 
 def failed_delete(user: User, aws: Clients) -> tuple[Said, int]:
     has(aws, "DeleteFailed")
-    try:
-        return user.types(*CREATE, "--replace-failed"), 1
-    finally:
-        has(aws, "Created")
+    return user.types(*CREATE, "--replace-failed"), 1
 
 
 def unreadable(user: User, aws: Clients) -> tuple[Said, int]:
     declare(user, TEAMS, (VISION, ""))
     cluster = next(iter(user.stack.sim.clusters.values()))
     cluster.faults.append(Fault(403, "Forbidden", "no", path="namespaces/hyperpod", times=99))
-    try:
-        return user.types(*CREATE), 1
-    finally:
-        cluster.faults.clear()
+    said = user.types(*CREATE), 1
+    cluster.faults.clear()
+    return said
 
 
 def changed_meanwhile(user: User, aws: Clients) -> tuple[Said, int]:
@@ -394,44 +347,38 @@ WAYS: dict[str, Way] = {
 }  # fmt: skip
 
 
-@pytest.mark.sample("its delete has failed", "no team is declared")
+@pytest.mark.sample("its delete has failed")
 @pytest.mark.parametrize("name", WAYS)
-def test_nothing_but_consent_takes_a_teams_namespace(
-    made: User, aws: Clients, tmp_path: Path, name: str
-) -> None:
+def test_nothing_but_consent_takes_a_teams_namespace(user: User, aws: Clients, name: str) -> None:
     before = kubernetes("GET", f"{NAMESPACES}/{SPACE}")["metadata"]["uid"]
-    with in_a_copy(made, tmp_path / "copy") as user:
-        said, code = WAYS[name](user, aws)
-        assert said.code == code, said.err
-        assert kubernetes("GET", f"{NAMESPACES}/{SPACE}")["metadata"]["uid"] == before
-        declare(user)
-        assert user.types(*CREATE, "--yes").code == 0
-    assert made.types(*PLAN).code == 0
+    said, code = WAYS[name](user, aws)
+    assert said.code == code, said.err
+    assert kubernetes("GET", f"{NAMESPACES}/{SPACE}")["metadata"]["uid"] == before
 
 
-def test_a_quota_of_others_that_holds_the_policy_is_named(made: User, aws: Clients) -> None:
+def test_a_quota_of_others_that_holds_the_policy_is_named(user: User, aws: Clients) -> None:
     ours = quota(aws)
     about = {name: ours[name] for name in ("ClusterArn", "ComputeQuotaConfig")}
     target = {"TeamName": "others"}
     theirs = aws.sagemaker.create_compute_quota(Name="others", ComputeQuotaTarget=target, **about)[
         "ComputeQuotaId"
     ]
-    with session_of.connect(str(made.folder / "c.yaml"), purpose=session_of.LOOK) as cluster:
+    with session_of.connect(str(user.folder / "c.yaml"), purpose=session_of.LOOK) as cluster:
         (policy,) = [each for each in cluster.wants if isinstance(each, SchedulerPolicy)]
         snapshot = Snapshot(cluster.aws)
         (live,) = policy.find(snapshot)
         said = [each.words for each in policy.blockers(snapshot, live)]
-    aws.sagemaker.delete_compute_quota(ComputeQuotaId=theirs)
     command = f"aws sagemaker delete-compute-quota --compute-quota-id {theirs} --region us-west-2"
     assert any(command in each for each in said)
     assert not any(live.id in each for each in said)
 
 
-def test_delete_deletes_the_quotas_before_the_cluster(made: User, aws: Clients) -> None:
-    made.mutations()
-    said = made.types("delete", "demo", "--yes")
+@pytest.mark.prove
+def test_delete_deletes_the_quotas_before_the_cluster(user: User) -> None:
+    user.mutations()
+    said = user.types("delete", "demo", "--yes")
     assert said.code == 0, said.err
-    calls = made.mutations()
+    calls = user.mutations()
     order = ["DeleteComputeQuota", "DeleteClusterSchedulerConfig", "DeleteCluster"]
     places = [calls.index(f"sagemaker.{each}") for each in order]
     assert places == sorted(places)
