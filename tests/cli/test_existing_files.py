@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
-import boto3
 import pytest
 
 from hyperpod_eks.local import CHART
-from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.steps import network
+from tests import copies
 from tests.cli.test_authorization import resolved
-from tests.conftest import Clients, User, at_work
+from tests.conftest import Clients, Said, User
 from tests.local import ground
 
 
 class Account:
     """A VPC of somebody's with an EFS and an OpenZFS file system in it."""
 
-    def __init__(self, user: User) -> None:
-        self.user, self.aws = user, Clients(boto3.Session(), user.stack.endpoint)
+    def __init__(self, user: User, aws: Clients) -> None:
+        self.user, self.aws = user, aws
+
+    def lay(self) -> None:
         laid = ground.lay(self.aws)
         self.vpc, self.subnets, self.nodes = laid.vpc, laid.subnets, laid.group
         for name in ("EnableDnsSupport", "EnableDnsHostnames"):
@@ -94,10 +94,36 @@ class Account:
         return self.user.types("create", "-f", "c.yaml", "--chart", str(CHART), *words)
 
 
-@pytest.fixture(scope="module")
-def account(one_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
-    with at_work(one_stack, tmp_path_factory.mktemp("files")) as user:
-        yield Account(user)
+@pytest.fixture
+def account(user: User, clients: Clients) -> Account:
+    one = Account(user, clients)
+    one.lay()
+    return one
+
+
+@pytest.fixture
+def made(user: User, clients: Clients) -> tuple[Account, Said]:
+    """The account with a cluster that uses them, and what its create said."""
+    one = Account(user, clients)
+
+    def create() -> tuple[dict[str, Any], Said]:
+        one.lay()
+        one.opens(2049)
+        one.mount(one.subnets[1])
+        efs, zfs = {"file_system_id": one.efs}, {"file_system_id": one.zfs}
+        volume = {"volume_id": "fsvol-0123456789abcdef0", "volume_path": "fsx/vol1"}
+        one.write(
+            efs={"home": efs, "team": efs | {"access_point_id": one.point}},
+            fsx_openzfs={"root": zfs, "zfs": zfs | volume},
+        )
+        user.stack.calls.clear()
+        said = one.creates()
+        assert said.code == 0, said.err
+        return {name: vars(one)[name] for name in vars(one).keys() - {"user", "aws"}}, said
+
+    ids, said = copies.once(user.stack, user.folder, ("file systems",), create)
+    vars(one).update(ids)
+    return one, said
 
 
 def test_what_does_not_exist_is_found(account: Account) -> None:
@@ -129,25 +155,11 @@ def test_the_way_to_a_file_system_is_checked(account: Account) -> None:
     assert account.findings() == []
 
 
-def test_pods_get_claims_to_existing_file_systems(account: Account) -> None:
-    efs = {"file_system_id": account.efs}
-    account.write(
-        efs={"home": efs, "team": efs | {"access_point_id": account.point}},
-        fsx_openzfs={
-            "root": {"file_system_id": account.zfs},
-            "zfs": {
-                "file_system_id": account.zfs,
-                "volume_id": "fsvol-0123456789abcdef0",
-                "volume_path": "fsx/vol1",
-            },
-        },
-    )
-    account.user.stack.calls.clear()
-    said = account.creates()
-    assert said.code == 0, said.err
+def test_pods_get_claims_to_existing_file_systems(made: tuple[Account, Said]) -> None:
+    account, said = made
     assert "no chart of `charts` is aws-fsx-openzfs-csi-driver" in said.err
-    made = {call for call in account.user.mutations() if call.startswith(("efs.", "fsx."))}
-    assert made == set()
+    theirs = [call for call in account.user.mutations() if call.startswith(("efs.", "fsx."))]
+    assert theirs == []
     objects = account.objects()
     handles = {
         name: objects["PersistentVolume", name]["spec"]["csi"]["volumeHandle"]
@@ -173,7 +185,8 @@ def test_pods_get_claims_to_existing_file_systems(account: Account) -> None:
     assert account.creates("-o", "json").document["changed"] is False
 
 
-def test_a_volume_never_gets_another_file_system(account: Account) -> None:
+def test_a_volume_never_gets_another_file_system(made: tuple[Account, Said]) -> None:
+    account, _ = made
     theirs = {"file_system_id": account.efs, "access_point_id": account.point}
     account.user.mutations()
     account.write(efs={"home": theirs})
@@ -182,7 +195,8 @@ def test_a_volume_never_gets_another_file_system(account: Account) -> None:
     assert "Kubernetes does not give a volume another file system" in said.err
 
 
-def test_delete_leaves_them(account: Account) -> None:
+def test_delete_leaves_them(made: tuple[Account, Said]) -> None:
+    account, _ = made
     said = account.user.types("delete", "demo", "--yes", "-o", "json")
     assert said.code == 0, said.err
     assert said.document["kept_data"] == []

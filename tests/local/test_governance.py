@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from hyperpod_eks.local.stack import Stack
 from tests.cli.test_objects import kubernetes
-from tests.conftest import Clients, User, at_work
+from tests.conftest import Clients, User
 
 ADDON = "amazon-sagemaker-hyperpod-taskgovernance"
 SPACE = "hyperpod-ns-vision"
@@ -21,26 +18,11 @@ QUEUE = {"kueue.x-k8s.io/queue-name": f"{SPACE}-localqueue"}
 CONFIG: Any = {"ComputeQuotaResources": [{"InstanceType": "ml.m5.2xlarge", "Count": 1}]}
 
 
-@pytest.fixture(scope="module")
-def user(one_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
-    """A cluster without the add-on, as each test leaves it."""
-    with at_work(one_stack, tmp_path_factory.mktemp("governance")) as user:
-        user.has("demo")
-        yield user
-
-
 @pytest.fixture
-def aws(user: User, session: boto3.Session) -> Iterator[Clients]:
-    clients = Clients(session, user.stack.endpoint)
-    yield clients
-    for each in clients.sagemaker.list_compute_quotas()["ComputeQuotaSummaries"]:
-        clients.sagemaker.delete_compute_quota(ComputeQuotaId=each["ComputeQuotaId"])
-    found = clients.sagemaker.list_cluster_scheduler_configs()
-    for each in found["ClusterSchedulerConfigSummaries"]:
-        id_ = each["ClusterSchedulerConfigId"]
-        clients.sagemaker.delete_cluster_scheduler_config(ClusterSchedulerConfigId=id_)
-    if ADDON in clients.eks.list_addons(clusterName="demo")["addons"]:
-        clients.eks.delete_addon(clusterName="demo", addonName=ADDON)
+def aws(user: User, clients: Clients) -> Clients:
+    """Clients of an account with a cluster without the add-on."""
+    user.has("demo")
+    return clients
 
 
 def install(aws: Clients, version: str = "v1.6.1-eksbuild.1") -> None:
