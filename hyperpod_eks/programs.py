@@ -9,6 +9,12 @@ from contextlib import suppress
 ELSEWHERE = "/"
 """Working folder of programs that we start, so that files in the user's cannot affect them."""
 
+WITH_PICTURES = (
+    "Install this package with its extra `report`: pip install '.[report]' in a checkout,"
+    " or pip install 'WHEEL[report]' with the path of the wheel."
+)
+"""How to get what draws pictures and writes reports."""
+
 
 def on_path(name: str) -> str | None:
     """Return the absolute path of a program, or None.

@@ -111,5 +111,6 @@ def test_the_wheel_has_our_files_and_nothing_else(tmp_path: Path) -> None:
         "hyperpod_eks/local/kubernetes/protobuf.json",
         "hyperpod_eks/local/kubernetes/types.json",
         "hyperpod_eks/py.typed",
+        "hyperpod_eks/report/page.html",
     }
     assert modules | schemas | chart <= packed

@@ -23,6 +23,7 @@ COMMANDS: Table = {
         "status": "Show cluster NAME: resources, health, nodes, drift.",
         "test": "Examine whether cluster NAME works.",
         "diagram": "Draw cluster NAME as SVG.",
+        "report": "Write cluster NAME as an HTML page.",
         "outputs": "Print values of cluster NAME for scripts.",
         "config": "Print the config of cluster NAME.",
         "kubeconfig": "Write a kubeconfig for kubectl and helm.",

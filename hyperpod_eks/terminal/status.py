@@ -61,7 +61,7 @@ def _written(line: Line, width: int, colour: bool, utf8: bool) -> str:
 def _cluster(document: Json, width: int) -> Iterator[Line]:
     cluster = document.get("cluster") or {}
     status = clean(cluster.get("status") or "absent")
-    if _tone(status) == "good":
+    if tone(status) == "good":
         status += ", ready" if cluster.get("ready") else ", not ready"
     name = Piece(clean(cluster.get("name", "")), "strong")
     yield [_mark("ready" if cluster.get("ready") else _worse(status)), name, Piece(f"  {status}")]
@@ -89,7 +89,7 @@ def _control_plane(document: Json, width: int) -> Iterator[Line]:
         for addon in addons:
             issues = [_issue(issue) for issue in addon.get("issues") or ()]
             texts = [f"{clean(addon['name'])}: {issue}" for issue in issues]
-            yield from _problems(texts, _tone(str(addon.get("status") or "")), width)
+            yield from _problems(texts, tone(str(addon.get("status") or "")), width)
     if helm := document.get("helm"):
         status = clean(helm.get("status") or "absent")
         words = f"{clean(helm.get('release', ''))} in {clean(helm.get('namespace', ''))}"
@@ -122,22 +122,22 @@ def _groups(document: Json, _: int) -> Iterator[Line]:
 
 
 def _nodes(document: Json, width: int) -> Iterator[Line]:
-    nodes = sorted(document.get("nodes") or (), key=_well)
-    listed = nodes if len(nodes) <= NODES else [n for n in nodes if not _well(n)][:NODES]
+    nodes = sorted(document.get("nodes") or (), key=well)
+    listed = nodes if len(nodes) <= NODES else [n for n in nodes if not well(n)][:NODES]
     wide = width >= 120
     rows = [_node(node, wide=wide) for node in listed]
     head = ["NODE", "GROUP", "STATUS", "READY", "HEALTH"]
-    marks = [_mark("Running" if _well(n) else _worse(str(n.get("status") or ""))) for n in listed]
+    marks = [_mark("Running" if well(n) else _worse(str(n.get("status") or ""))) for n in listed]
     yield from _table([*head, "INSTANCE", "TYPE"] if wide else head, rows, marks)
     rest = nodes[len(listed) :]
     counts = Counter(
-        f"{clean(n.get('status') or '-')}{'' if _well(n) else ', not ready'}" for n in rest
+        f"{clean(n.get('status') or '-')}{'' if well(n) else ', not ready'}" for n in rest
     )
     if rest:
         words = ", ".join(f"{count} {status}" for status, count in counts.most_common())
         more = f"{len(rest)} more nodes" if listed else f"{len(rest)} nodes"
         yield [
-            _mark("Running") if all(map(_well, rest)) else _mark("waiting"),
+            _mark("Running") if all(map(well, rest)) else _mark("waiting"),
             Piece(f"{more}: {words}"),
         ]
 
@@ -185,7 +185,7 @@ def _trouble(
     symbol, style = _STATES[max(counts, key=list(_STATES).index)]
     words = ", ".join(f"{counts[state]} {state}" for state in _STATES if counts[state])
     yield [Piece(f"{symbol} ", style), Piece(pad(f"{name} ", 10)), Piece(words)]
-    if counts == {"missing": len(resources)} and not any(map(_why, resources)):
+    if counts == {"missing": len(resources)} and not any(map(why_of, resources)):
         return
     size = min(max(cells(clean(r.get("name", ""))) for r in wrong[:PROBLEMS]), 28)
     for one in wrong[:PROBLEMS]:
@@ -194,7 +194,7 @@ def _trouble(
             Piece(f"    {state:<8} ", _STATES[state][1]),
             Piece(f"{pad(clean(one.get('name', '')), size)}  "),
         ]
-        words_ = [line for text in _why(one) for line in wrap(text, width - 15 - size)]
+        words_ = [line for text in why_of(one) for line in wrap(text, width - 15 - size)]
         yield [*first, *(Piece(text) for text in words_[:1])]
         for text in words_[1:]:
             yield [Piece(" " * (15 + size)), Piece(text)]
@@ -213,7 +213,8 @@ def _untold(key: str, resource: Json) -> str:
     return clean(f"{key}: {'; '.join(words)}") if words else ""
 
 
-def _why(resource: Json) -> list[str]:
+def why_of(resource: Json) -> list[str]:
+    """Return why a resource of a status document is not ready: its state, and what differs."""
     changes = [
         f"{name}: {_brief(pair[0])} → {_brief(pair[1])}"
         if isinstance(pair, list | tuple) and len(pair) == 2
@@ -259,15 +260,17 @@ def _table(head: list[str], rows: list[list[str]], marks: list[Piece]) -> Iterat
         yield [mark, Piece("  ".join(map(pad, row, sizes)))]
 
 
-def _well(node: Json) -> bool:
+def well(node: Json) -> bool:
+    """Whether a node of a status document runs, and is ready and healthy as far as is known."""
     return (
         node.get("ready") is not False
-        and _tone(str(node.get("status") or "")) == "good"
-        and (not node.get("health") or _tone(str(node["health"])) == "good")
+        and tone(str(node.get("status") or "")) == "good"
+        and (not node.get("health") or tone(str(node["health"])) == "good")
     )
 
 
-def _tone(status: str) -> str:
+def tone(status: str) -> str:
+    """Return what a status means: good, busy or bad."""
     plain = status.lower().replace(" ", "").replace("_", "")
     if any(word in plain for word in _BAD):
         return "bad"
@@ -275,17 +278,17 @@ def _tone(status: str) -> str:
 
 
 def _mark(status: str) -> Piece:
-    symbol = {"good": "✔", "bad": "✘", "busy": "○"}[_tone(status)]
-    return Piece(f"{symbol} ", _tone(status))
+    symbol = {"good": "✔", "bad": "✘", "busy": "○"}[tone(status)]
+    return Piece(f"{symbol} ", tone(status))
 
 
 def _worse(status: str) -> str:
     """Return `status`, or "waiting" if `status` claims to be healthy."""
-    return "waiting" if _tone(status) == "good" else status
+    return "waiting" if tone(status) == "good" else status
 
 
 def _worst(statuses: Iterable[str]) -> str:
-    tones = [_tone(str(status or "")) for status in statuses]
+    tones = [tone(str(status or "")) for status in statuses]
     return "failed" if "bad" in tones else "waiting" if "busy" in tones else "active"
 
 
@@ -298,4 +301,4 @@ def _issue(issue: object) -> str:
 def _addon(addon: Json) -> str:
     status, version = clean(addon.get("status") or "absent"), clean(addon.get("version") or "")
     words = [clean(addon["name"]), version.partition("-eksbuild")[0]]
-    return " ".join(filter(None, [*words, "" if _tone(status) == "good" else status]))
+    return " ".join(filter(None, [*words, "" if tone(status) == "good" else status]))

@@ -68,6 +68,8 @@ COMMANDS: dict[str, tuple[list[str], int]] = {
     "status --offline": (["status", "demo", "--offline"], 0),
     "outputs": (["outputs", "demo"], 0),
     "diagram": (["diagram", "demo"], 0),
+    "report": (["report", "demo"], 0),
+    "report of none": (["report", "none"], 8),
     "export terraform": (["export", "terraform", "demo"], 0),
     "export cloudformation": (["export", "cloudformation", "demo"], 0),
     "export of none": (["export", "terraform", "none"], 8),

@@ -57,30 +57,37 @@ def status(options: Options, report: Report) -> views.Status:
 
     with opened(STATUS, options, report, write=False, files=False) as at:
         snapshot = at.context.first_snapshot or Snapshot(at.context.aws)
-        observations = _observed(at, options)
-        warnings = _warnings(at, observations)
-        for warning in warnings:
-            if warning != str(at.unread):
-                current_console().warn(warning)
-        return _document(at, observations, snapshot, warnings)
+        observations = observed(at)
+        if not exists(observations):
+            raise absent(at, options)
+        return seen(at, observations, snapshot)
 
 
-def _observed(at: Opened, options: Options) -> list[Observation]:
-    """Observe every resource.  Raises NotFound if none exists."""
+def observed(at: Opened) -> list[Observation]:
+    """Observe every resource."""
     from hyperpod_eks import engine
-    from hyperpod_eks.resources.compare import Status
 
     wants = at.wants if at.declared else [_any_groups(want) for want in at.wants]
     observations = engine.status(wants, at.context)
-    if not at.declared:
-        observations = [_undeclared(s) for s in observations if s.live or s.want.is_awaited]
-    if all(s.status is Status.ABSENT or not s.want.recorded for s in observations):
-        raise NotFound(
-            f"cluster {at.resolved.name} does not exist in {at.resolved.region} of account "
-            f"{at.resolved.identity.account}",
-            f"Create it: hyperpod-eks create {called(at.resolved.name, options)}",
-        )
-    return observations
+    if at.declared:
+        return observations
+    return [_undeclared(s) for s in observations if s.live or s.want.is_awaited]
+
+
+def exists(observations: Sequence[Observation]) -> bool:
+    """Whether any resource of the cluster exists."""
+    from hyperpod_eks.resources.compare import Status
+
+    return any(s.status is not Status.ABSENT and s.want.recorded for s in observations)
+
+
+def absent(at: Opened, options: Cluster) -> NotFound:
+    """Return the error for a cluster without any resource."""
+    return NotFound(
+        f"cluster {at.resolved.name} does not exist in {at.resolved.region} of account "
+        f"{at.resolved.identity.account}",
+        f"Create it: hyperpod-eks create {called(at.resolved.name, options)}",
+    )
 
 
 def _warnings(at: Opened, observations: Sequence[Observation]) -> list[str]:
@@ -119,12 +126,14 @@ def _undeclared(observation: Observation) -> Observation:
     return replace(observation, status=Status.MATCHES, differs={})
 
 
-def _document(
-    at: Opened, observations: list[Observation], snapshot: Snapshot, warnings: list[str]
-) -> views.Seen:
-    """Return the document, hyperpod-eks/status/v1."""
+def seen(at: Opened, observations: list[Observation], snapshot: Snapshot) -> views.Seen:
+    """Return the document, hyperpod-eks/status/v1; print its warnings."""
     from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 
+    warnings = _warnings(at, observations)
+    for warning in warnings:
+        if warning != str(at.unread):  # it was printed
+            current_console().warn(warning)
     by_key = {s.want.key: s for s in observations}
     registered = _about(by_key, "hyperpod/nodes").get("nodes", [])
     return {

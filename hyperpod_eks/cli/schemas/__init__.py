@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from hyperpod_eks.cli.schemas.base import Json
+from hyperpod_eks.cli.schemas.report import Report
 from hyperpod_eks.cli.schemas.runs import (
     Adopted,
     Created,
@@ -119,6 +120,10 @@ DOCUMENTS = {
         "IAM policies for the caller of create, status and delete; printed by policy.", (Policy,)
     ),
     "preflight": Published("What would stop create; printed by preflight.", (Preflight,)),
+    "report": Published(
+        "A cluster, its cost, history and findings, and a page with all of it; printed by report.",
+        (Report,),
+    ),
     "result": Published(
         "What create, scale, update-software, delete and adopt print, and every command that"
         " fails.",
