@@ -33,8 +33,9 @@ PLAN = ("plan", *CHANGE, "--detailed-exitcode")
 
 
 def commands() -> list[list[str]]:
-    """Return the commands in the header of the example."""
-    lines = [line[4:] for line in EXAMPLE.read_text().splitlines() if line.startswith("#   ")]
+    """Return the commands for AWS in the header of the example."""
+    header = EXAMPLE.read_text().partition("# On the embedded stack")[0]
+    lines = [line[4:] for line in header.splitlines() if line.startswith("#   ")]
     return [shlex.split(line, comments=True) for line in lines]
 
 
