@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,9 @@ from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import Fault
 from hyperpod_eks.local.kubernetes import Fault as KubernetesFault
 from hyperpod_eks.local.stack import Stack
+from tests import copies
 from tests.cli.test_objects import kubernetes, merge
-from tests.conftest import User, at_work, in_a_copy, new_session
+from tests.conftest import User, new_session
 from tests.rounds import rounds
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -72,14 +72,24 @@ def quotas(stack: Stack) -> None:
         stack.sim.set_quota("sagemaker", each, 10)
 
 
-@pytest.fixture(scope="module")
-def made(one_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
-    """The example's cluster."""
-    with at_work(one_stack, tmp_path_factory.mktemp("scaling")) as user:
-        quotas(one_stack)
+@pytest.fixture
+def empty(user: User) -> Any:
+    """The account before the example's cluster, which the user has now."""
+
+    def create() -> Any:
+        before = user.stack.inventory()
+        quotas(user.stack)
         declare(user)
         types(user, commands()[0])
-        yield user
+        return before
+
+    return copies.once(user.stack, user.folder, ("scaling",), create)
+
+
+@pytest.fixture
+def made(user: User, empty: Any) -> User:
+    """A user with the example's cluster."""
+    return user
 
 
 def declare(user: User, *changes: tuple[str, str]) -> None:
@@ -139,38 +149,33 @@ def test_a_pod_that_a_pool_does_not_admit_brings_no_node(made: User) -> None:
     del body["spec"]["template"]["spec"]["tolerations"]
     kubernetes("POST", DEPLOYMENTS, body)
     assert nodes(made) == []
-    kubernetes("DELETE", f"{DEPLOYMENTS}/inference")
 
 
 @pytest.mark.prove
-def test_an_override_changes_the_pool_and_a_removed_pool_takes_its_nodes_along(
-    made: User, tmp_path: Path
-) -> None:
+def test_an_override_changes_the_pool_and_a_removed_pool_takes_its_nodes_along(made: User) -> None:
     kubectl("apply", "workloads/spot-inference.yaml")
-    with in_a_copy(made, tmp_path / "copy") as user:
-        declare(user, ("8}", "1}\n        disruption: {consolidateAfter: 10m}"))
-        assert user.types(*PLAN).code == 5
-        assert user.types("create", *CHANGE).code == 0
-        pool = kubernetes("GET", f"{POOLS}/inference")["spec"]
-        assert pool["limits"] == {"nvidia.com/gpu": 1}
-        assert pool["disruption"]["consolidateAfter"] == "10m"
-        assert user.types(*PLAN).code == 0
+    declare(made, ("8}", "1}\n        disruption: {consolidateAfter: 10m}"))
+    assert made.types(*PLAN).code == 5
+    assert made.types("create", *CHANGE).code == 0
+    pool = kubernetes("GET", f"{POOLS}/inference")["spec"]
+    assert pool["limits"] == {"nvidia.com/gpu": 1}
+    assert pool["disruption"]["consolidateAfter"] == "10m"
+    assert made.types(*PLAN).code == 0
 
-        text = yaml.safe_load((user.folder / EXAMPLE.name).read_text())
-        del text["auto_scaling"]["node_pools"]
-        (user.folder / EXAMPLE.name).write_text(json.dumps(text))
-        said = user.types("create", *CHANGE)
-        assert said.code == 2
-        assert "nodepool.karpenter.sh:inference: it is deleted with its nodes" in said.err
-        assert len(nodes(user)) == 2
-        assert user.types("create", *CHANGE, "--yes").code == 0
-        assert kubernetes("GET", CLASSES)["items"] == kubernetes("GET", POOLS)["items"] == []
-        assert nodes(user) == []
+    text = yaml.safe_load((made.folder / EXAMPLE.name).read_text())
+    del text["auto_scaling"]["node_pools"]
+    (made.folder / EXAMPLE.name).write_text(json.dumps(text))
+    said = made.types("create", *CHANGE)
+    assert said.code == 2
+    assert "nodepool.karpenter.sh:inference: it is deleted with its nodes" in said.err
+    assert len(nodes(made)) == 2
+    assert made.types("create", *CHANGE, "--yes").code == 0
+    assert kubernetes("GET", CLASSES)["items"] == kubernetes("GET", POOLS)["items"] == []
+    assert nodes(made) == []
 
-        declare(user)
-        assert user.types("create", *CHANGE).code == 0
-        assert len(nodes(user)) == 2  # the pods still wait
-    kubectl("delete", "workloads/spot-inference.yaml")
+    declare(made)
+    assert made.types("create", *CHANGE).code == 0
+    assert len(nodes(made)) == 2  # the pods still wait
 
 
 def test_status_warns_of_what_is_not_ready(made: User) -> None:
@@ -186,101 +191,91 @@ def test_status_warns_of_what_is_not_ready(made: User) -> None:
 
 
 @pytest.mark.prove
-def test_a_group_leaves_its_pool_and_the_cluster_together(made: User, tmp_path: Path) -> None:
+def test_a_group_leaves_its_pool_and_the_cluster_together(made: User) -> None:
     more = "  - {name: more, instance_type: ml.g6.2xlarge, instance_count: 0}\n\nauto_scaling:"
-    with in_a_copy(made, tmp_path / "copy") as user:
-        declare(user, ("\nauto_scaling:", more), ("groups: [inf", "groups: [more, inf"))
-        assert user.types("create", *CHANGE).code == 0
-        assert kubernetes("GET", f"{CLASSES}/inference")["spec"]["instanceGroups"] == [
-            "more",
-            "inference",
-        ]
-        # another group takes its place: the class names it once the cluster has it
-        declare(
-            user,
-            ("\nauto_scaling:", more.replace("more", "other")),
-            ("groups: [inf", "groups: [other, inf"),
-        )
-        refused = Fault("sagemaker", "UpdateCluster", "ValidationException", 400, "no", 1)
-        user.stack.faults.append(refused)
-        assert user.types("create", *CHANGE, "--yes").code == 1
-        assert groups_of_class() == ["inference"]
+    declare(made, ("\nauto_scaling:", more), ("groups: [inf", "groups: [more, inf"))
+    assert made.types("create", *CHANGE).code == 0
+    assert kubernetes("GET", f"{CLASSES}/inference")["spec"]["instanceGroups"] == [
+        "more",
+        "inference",
+    ]
+    # another group takes its place: the class names it once the cluster has it
+    declare(
+        made,
+        ("\nauto_scaling:", more.replace("more", "other")),
+        ("groups: [inf", "groups: [other, inf"),
+    )
+    refused = Fault("sagemaker", "UpdateCluster", "ValidationException", 400, "no", 1)
+    made.stack.faults.append(refused)
+    assert made.types("create", *CHANGE, "--yes").code == 1
+    assert groups_of_class() == ["inference"]
 
-        declare(
-            user,
-            ("\nauto_scaling:", more.replace("more", "other")),
-            ("groups: [inf", "groups: [other, inf"),
-        )
-        assert user.types("create", *CHANGE, "--yes").code == 0
-        assert groups_of_class() == ["other", "inference"]
-        declare(user)
-        assert user.types("create", *CHANGE, "--yes").code == 0
-        assert groups_of_class() == ["inference"]
-        assert condition(kubernetes("GET", f"{CLASSES}/inference"), "Ready")["status"] == "True"
-        assert user.types(*PLAN).code == 0
+    declare(
+        made,
+        ("\nauto_scaling:", more.replace("more", "other")),
+        ("groups: [inf", "groups: [other, inf"),
+    )
+    assert made.types("create", *CHANGE, "--yes").code == 0
+    assert groups_of_class() == ["other", "inference"]
+    declare(made)
+    assert made.types("create", *CHANGE, "--yes").code == 0
+    assert groups_of_class() == ["inference"]
+    assert condition(kubernetes("GET", f"{CLASSES}/inference"), "Ready")["status"] == "True"
+    assert made.types(*PLAN).code == 0
 
 
 def groups_of_class() -> Any:
     return kubernetes("GET", f"{CLASSES}/inference")["spec"]["instanceGroups"]
 
 
-def test_pools_go_before_karpenter_and_their_groups(made: User, tmp_path: Path) -> None:
+def test_pools_go_before_karpenter_and_their_groups(made: User) -> None:
     kubectl("apply", "workloads/spot-inference.yaml")
-    with in_a_copy(made, tmp_path / "copy") as user:
-        text = yaml.safe_load((user.folder / EXAMPLE.name).read_text())
-        text["auto_scaling"] = {"mode": "Disable"}
-        del text["instance_groups"][1]
-        (user.folder / EXAMPLE.name).write_text(json.dumps(text))
-        said = user.types("create", *CHANGE, "--yes", "--timeout", "2")
-        assert said.code == 0, said.err
-        assert kubernetes("GET", CLASSES)["items"] == kubernetes("GET", POOLS)["items"] == []
-        assert user.types(*PLAN).code == 0
-        declare(user)
-        assert user.types("create", *CHANGE).code == 0
-    kubectl("delete", "workloads/spot-inference.yaml")
+    text = yaml.safe_load((made.folder / EXAMPLE.name).read_text())
+    text["auto_scaling"] = {"mode": "Disable"}
+    del text["instance_groups"][1]
+    (made.folder / EXAMPLE.name).write_text(json.dumps(text))
+    said = made.types("create", *CHANGE, "--yes", "--timeout", "2")
+    assert said.code == 0, said.err
+    assert kubernetes("GET", CLASSES)["items"] == kubernetes("GET", POOLS)["items"] == []
+    assert made.types(*PLAN).code == 0
 
 
-def test_scale_sets_the_counts_that_karpenter_does_not(made: User, tmp_path: Path) -> None:
-    with in_a_copy(made, tmp_path / "copy") as user:
-        with (user.folder / EXAMPLE.name).open("a") as file:
-            file.write(f"chart: {{path: {CHART}}}\n")
-        assert user.types("create", "-f", EXAMPLE.name).code == 0
-        before = (user.folder / EXAMPLE.name).read_text()
-        for words in (("demo",), ("-f", EXAMPLE.name)):
-            said = user.types("scale", *words, "system=3", "inference=1")
-            assert said.code == 2
-            assert "Karpenter decides how many nodes inference has" in said.err
-        assert (user.folder / EXAMPLE.name).read_text() == before
-        said = user.types("scale", "-f", EXAMPLE.name, "system=3")
-        assert said.code == 0, said.err
-        assert len(nodes(user, "system")) == 3
-        assert user.types("plan", "-f", EXAMPLE.name, "--detailed-exitcode").code == 0
-        assert user.types("scale", "demo", "system=2", "--yes").code == 0
-        assert len(nodes(user, "system")) == 2
-        declare(user)
+def test_scale_sets_the_counts_that_karpenter_does_not(made: User) -> None:
+    with (made.folder / EXAMPLE.name).open("a") as file:
+        file.write(f"chart: {{path: {CHART}}}\n")
+    assert made.types("create", "-f", EXAMPLE.name).code == 0
+    before = (made.folder / EXAMPLE.name).read_text()
+    for words in (("demo",), ("-f", EXAMPLE.name)):
+        said = made.types("scale", *words, "system=3", "inference=1")
+        assert said.code == 2
+        assert "Karpenter decides how many nodes inference has" in said.err
+    assert (made.folder / EXAMPLE.name).read_text() == before
+    said = made.types("scale", "-f", EXAMPLE.name, "system=3")
+    assert said.code == 0, said.err
+    assert len(nodes(made, "system")) == 3
+    assert made.types("plan", "-f", EXAMPLE.name, "--detailed-exitcode").code == 0
+    assert made.types("scale", "demo", "system=2", "--yes").code == 0
+    assert len(nodes(made, "system")) == 2
 
 
-def test_a_group_that_has_nodes_comes_to_karpenter_with_consent_only(
-    made: User, tmp_path: Path
-) -> None:
-    with in_a_copy(made, tmp_path / "copy") as user:
-        text = yaml.safe_load((user.folder / EXAMPLE.name).read_text())
-        text["auto_scaling"] = {"mode": "Enable"}
-        (user.folder / EXAMPLE.name).write_text(json.dumps(text))
-        assert user.types("create", *CHANGE, "--yes").code == 0
-        sagemaker = new_session().client("sagemaker")
-        added: Any = {"InstanceGroupName": "inference", "IncrementTargetCountBy": 2}
-        sagemaker.batch_add_cluster_nodes(ClusterName="demo", NodesToAdd=[added])
+def test_a_group_that_has_nodes_comes_to_karpenter_with_consent_only(made: User) -> None:
+    text = yaml.safe_load((made.folder / EXAMPLE.name).read_text())
+    text["auto_scaling"] = {"mode": "Enable"}
+    (made.folder / EXAMPLE.name).write_text(json.dumps(text))
+    assert made.types("create", *CHANGE, "--yes").code == 0
+    sagemaker = new_session().client("sagemaker")
+    added: Any = {"InstanceGroupName": "inference", "IncrementTargetCountBy": 2}
+    sagemaker.batch_add_cluster_nodes(ClusterName="demo", NodesToAdd=[added])
 
-        declare(user)
-        lost = "instance group inference: its 2 nodes are removed"
-        assert lost in user.types(*PLAN, "-o", "json").out
-        said = user.types("create", *CHANGE)
-        assert (said.code, lost in said.err) == (2, True)
-        assert len(nodes(user)) == 2
-        assert user.types("create", *CHANGE, "--yes").code == 0
-        assert nodes(user) == []
-        assert user.types(*PLAN).code == 0
+    declare(made)
+    lost = "instance group inference: its 2 nodes are removed"
+    assert lost in made.types(*PLAN, "-o", "json").out
+    said = made.types("create", *CHANGE)
+    assert (said.code, lost in said.err) == (2, True)
+    assert len(nodes(made)) == 2
+    assert made.types("create", *CHANGE, "--yes").code == 0
+    assert nodes(made) == []
+    assert made.types(*PLAN).code == 0
 
 
 @pytest.mark.prove
@@ -304,19 +299,15 @@ def test_the_commands_of_the_example_lead_to_an_empty_account(
 
 
 def test_a_cluster_whose_api_cannot_be_reached_is_deleted_nevertheless(
-    user: User, one_stack: Stack
+    made: User, empty: Any
 ) -> None:
-    before = one_stack.inventory()
-    quotas(one_stack)
-    declare(user)
-    types(user, commands()[0])
     kubectl("apply", "workloads/spot-inference.yaml")
-    (endpoint,) = one_stack.sim.clusters.values()
+    (endpoint,) = made.stack.sim.clusters.values()
     endpoint.faults.append(
         KubernetesFault(503, "ServiceUnavailable", "no", path="karpenter", times=10**6)
     )
-    assert user.types("delete", "demo", "--yes").code == 0
-    assert one_stack.inventory() == before
+    assert made.types("delete", "demo", "--yes").code == 0
+    assert made.stack.inventory() == empty
 
 
 def test_preflight_warns_of_a_quota_with_which_nothing_scales(user: User, one_stack: Stack) -> None:
