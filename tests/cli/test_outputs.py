@@ -34,7 +34,7 @@ def shell(script: str, folder: Path, **environ: str) -> subprocess.CompletedProc
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=600,
     )
 
 

@@ -86,7 +86,7 @@ class Laptop:
     def runs(self, command: list[str], environ: Mapping[str, str] | None = None) -> str:
         ran = subprocess.run(
             command, env={**self.environ, **(environ or {})}, cwd=self.folder, text=True,
-            capture_output=True, check=False, timeout=120,
+            capture_output=True, check=False, timeout=600,
         )  # fmt: skip
         assert ran.returncode == 0, ran.stderr
         return ran.stdout
