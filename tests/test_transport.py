@@ -25,6 +25,7 @@ from hyperpod_eks.kube.client import Access, KubeNotReady
 from hyperpod_eks.kube.nodes import list_nodes
 from hyperpod_eks.local.tls import Pki, make_pki
 from hyperpod_eks.resources import eks
+from hyperpod_eks.workers import gather
 
 from .proxy import Proxy, proxy
 
@@ -246,23 +247,32 @@ def test_a_bundle_that_is_none_is_wrong_usage_before_any_call(
         _ = aws().identity
 
 
-def test_a_bundle_is_read_once_however_many_services_are_called(
-    bundle: Path, clean: pytest.MonkeyPatch
+def test_a_bundle_is_read_once_however_many_connections_there_are(
+    through: Proxy, bundle: Path, clean: pytest.MonkeyPatch
 ) -> None:
-    """It takes OpenSSL 20 ms, and a status calls eight services."""
+    """It takes OpenSSL 15 ms, and a status makes forty connections."""
     read: list[object] = []
     load = ssl.SSLContext.load_verify_locations
 
-    def count(self: ssl.SSLContext, cafile: str | None = None, **more: Any) -> None:
+    def count(self: ssl.SSLContext, cafile: str | None = None, *rest: Any, **more: Any) -> None:
         read.append(cafile)
-        load(self, cafile, **more)
+        load(self, cafile, *rest, **more)
 
     clean.setenv("AWS_CA_BUNDLE", str(bundle))
+    clean.setenv("HTTPS_PROXY", f"http://user:p%40ss@127.0.0.1:{through.port}")
     context = ssl.SSLContext
     clean.setattr(context, "load_verify_locations", count)
     opened = aws()
-    for service in ("eks", "ec2", "sagemaker"):
-        _ = getattr(opened, service)
+    assert read == [str(bundle)]
+    through.asked.clear()
+    gather(*[opened.sts.get_caller_identity] * 3)
+    _ = aws().identity
+    about = {"endpoint": f"https://{FAR}", "certificate_authority": ""}
+    cluster = eks.kube_access(opened, "demo", about)
+    for _ in range(2):
+        with pytest.raises(HyperpodError, match="the answer is not a JSON object: b'hello'"):
+            list_nodes(cluster, "demo")
+    assert len(through.asked) > 4
     assert read == [str(bundle)]
 
 
@@ -283,9 +293,7 @@ def test_the_users_authority_counts_beside_the_clusters_own(
     clean.setenv("AWS_CA_BUNDLE", str(bundle))
     own = base64.b64encode(make_pki().ca_pem).decode()
     about = {"endpoint": f"https://{FAR}", "certificate_authority": own}
-    trusted = ssl.create_default_context(
-        cadata=base64.b64decode(eks.kube_access(aws(), "demo", about).ca).decode()
-    )
+    trusted = ssl.create_default_context(cadata=eks.kube_access(aws(), "demo", about).authorities)
     assert len(trusted.get_ca_certs()) == 2
 
 

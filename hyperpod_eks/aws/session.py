@@ -21,8 +21,16 @@ from typing import TYPE_CHECKING, Any
 from hyperpod_eks import files
 from hyperpod_eks.aws.redaction import attach, learn, redacted
 from hyperpod_eks.aws.service_model import loader, region_fault
-from hyperpod_eks.aws.transport import check_bundle, give_up, proxy_for, url_fault
+from hyperpod_eks.aws.transport import (
+    configured_bundle,
+    give_up,
+    proxy_for,
+    share_trust,
+    trusting,
+    url_fault,
+)
 from hyperpod_eks.errors import Denied, HyperpodError, Usage
+from hyperpod_eks.workers import start
 
 if TYPE_CHECKING:
     import boto3
@@ -47,14 +55,17 @@ def session(region: str | None, profile: str | None, ask: Ask = getpass.getpass)
     invalid setting, Denied for a broken configuration or missing credentials, and botocore's
     network errors for a profile that calls STS or IAM Identity Center.
     """
-    import boto3  # noqa: PLC0415  costs 0.2 s
-
     core = _core(profile)
     attach(core)
     core.get_component("event_emitter").register_first("needs-retry", give_up)
     core.register_component("data_loader", loader())  # shares the models that the config has read
     with _configuration(core):
         place, origin = _region(core, region)
+        # also for plain HTTP: Kubernetes and the chart's download use it too
+        bundle = configured_bundle(core)
+        reading = start(partial(trusting, bundle)) if bundle else None
+        import boto3  # noqa: PLC0415  costs 0.2 s, and OpenSSL reads the bundle meanwhile
+
         found = boto3.Session(
             region_name=place or None, profile_name=profile, botocore_session=core
         )
@@ -65,7 +76,8 @@ def session(region: str | None, profile: str | None, ask: Ask = getpass.getpass)
         )
     if fault := region_fault(place):
         raise Usage(f"{origin}: region: {json.dumps(place)} {fault}")
-    check_bundle(found)
+    if reading:
+        reading.result()
     _log_in(core, ask)
     return found
 
@@ -99,6 +111,7 @@ def new_client(session: boto3.Session, service: str, region: str | None, **more:
                 " of the profile.",
             )
         proxy_for(url)  # raises for a proxy that boto3 can never use
+        share_trust(made)
     return made
 
 

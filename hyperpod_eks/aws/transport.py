@@ -12,11 +12,13 @@ import ipaddress
 import os
 import re
 import ssl
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from hyperpod_eks import files
@@ -26,6 +28,7 @@ from hyperpod_eks.errors import HyperpodError, KnownCause, Usage
 if TYPE_CHECKING:
     import boto3
     from _typeshed import WriteableBuffer
+    from botocore.session import Session
     from urllib3 import BaseHTTPResponse, PoolManager
 
 CONNECT, READ = 10.0, 30.0
@@ -114,7 +117,12 @@ def ca_bundle(session: boto3.Session) -> str | None:
 
     Raises Usage if ``ca_bundle`` is a section of the configuration instead of a path.
     """
-    configured = session._session.get_config_variable("ca_bundle")
+    return configured_bundle(session._session)
+
+
+def configured_bundle(core: Session) -> str | None:
+    """Return the same for botocore's session.  Raises as `ca_bundle`."""
+    configured = core.get_config_variable("ca_bundle")
     if configured and not isinstance(configured, str):
         raise Usage(
             "ca_bundle of the AWS profile is a section, not the name of a file",
@@ -132,14 +140,45 @@ def certificates(bundle: str | None) -> str:
     return "\n".join([*found, ""])
 
 
-def check_bundle(session: boto3.Session) -> None:
-    """Raise Usage for a CA bundle that boto3 can never use.
+def trusting(bundle: str | None, authorities: str = "") -> ssl.SSLContext:
+    """Return the TLS context that trusts a bundle and further authorities, as PEM.
 
-    It is checked for plain HTTP too: Kubernetes and the chart's download use it.  Call it once:
-    OpenSSL takes 20 ms to read the usual bundle.
+    All connections share it: botocore and urllib3 would read the bundle for each of them, which
+    takes OpenSSL 15 ms.  Raises Usage for a bundle that boto3 can never use.
     """
-    if bundle := ca_bundle(session):
-        _trust(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), bundle)
+    changed = 0
+    if bundle:
+        with suppress(OSError):  # said by `_trust`
+            changed = Path(bundle).stat().st_mtime_ns
+    with _READING:  # the others need what the first one reads
+        return _trusting(bundle, changed, authorities)
+
+
+_READING = threading.Lock()
+
+
+@lru_cache(maxsize=8)
+def _trusting(bundle: str | None, changed: int, authorities: str) -> ssl.SSLContext:
+    from botocore.httpsession import create_urllib3_context  # noqa: PLC0415  botocore costs 0.15 s
+
+    context: ssl.SSLContext = create_urllib3_context()  # the settings of boto3
+    if bundle:
+        _trust(context, bundle)
+    if authorities:
+        context.load_verify_locations(cadata=authorities)
+    return context
+
+
+def share_trust(client: Any) -> None:  # the stubs lack `_endpoint`
+    """Let a boto3 client's connections use the context of `trusting`."""
+    from botocore.httpsession import get_cert_path  # noqa: PLC0415
+
+    def set_up(pool: Any, url: str, verify: bool | str) -> None:
+        if url.lower().startswith("https"):
+            pool.cert_reqs = "CERT_REQUIRED"
+            pool.conn_kw["ssl_context"] = trusting(get_cert_path(verify))  # type: ignore[arg-type]  # it takes a path too
+
+    client._endpoint.http_session._setup_ssl_cert = set_up
 
 
 def _trust(context: ssl.SSLContext, bundle: str) -> None:

@@ -102,8 +102,8 @@ def token(session: boto3.Session, cluster: str, region: str) -> str:
 
 @frozen
 class Access:
-    """Access to one cluster: name, endpoint and CA (base64) of ``eks:DescribeCluster``, and a
-    function that returns a new token.
+    """Access to one cluster: name, endpoint and CA (base64) of ``eks:DescribeCluster``, a function
+    that returns a new token, and a bundle of further authorities.
 
     >>> Access("demo", "https://example.invalid", "", lambda: "secret")
     Access(cluster='demo', endpoint='https://example.invalid')
@@ -113,9 +113,16 @@ class Access:
     endpoint: str
     ca: str
     token: Callable[[], str]
+    bundle: str | None = None
 
     def __repr__(self) -> str:
         return f"Access(cluster={self.cluster!r}, endpoint={self.endpoint!r})"
+
+    @property
+    def authorities(self) -> str:
+        """The CA and the bundle, as PEM."""
+        own = base64.b64decode(self.ca).decode()
+        return f"{own}\n{transport.certificates(self.bundle)}"
 
     @cached_property
     def _client(self) -> ApiClient:
@@ -141,7 +148,7 @@ class Access:
         client: ApiClient = package.ApiClient(configuration)
         # the only way to pass the CA as bytes that all supported versions share
         pool = client.rest_client.pool_manager.connection_pool_kw
-        pool["ca_cert_data"] = base64.b64decode(self.ca).decode()
+        pool["ssl_context"] = transport.trusting(self.bundle, base64.b64decode(self.ca).decode())
         return client
 
 
@@ -384,7 +391,8 @@ def kubeconfig(access: Access) -> Iterator[Path]:
     exits before.
     """
     name, proxy = access.cluster, transport.proxy_for(access.endpoint)
-    cluster = {"server": access.endpoint, "certificate-authority-data": access.ca}
+    authorities = base64.b64encode(access.authorities.encode()).decode()
+    cluster = {"server": access.endpoint, "certificate-authority-data": authorities}
     cluster |= {"proxy-url": proxy.url} if proxy else {}
     document = {
         "apiVersion": "v1",

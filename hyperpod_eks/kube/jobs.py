@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import ssl
 from collections.abc import Iterator
@@ -136,8 +135,7 @@ def execute(access: Access, namespace: str, pod: str, command: list[str]) -> str
 
     asked = [("command", word) for word in command] + [("stdout", "true"), ("stderr", "true")]
     path = f"/api/v1/namespaces/{quote(namespace)}/pods/{quote(pod)}/exec?{urlencode(asked)}"
-    authorities = base64.b64decode(access.ca).decode()
-    context = ssl.create_default_context(cadata=authorities)
+    context = ssl.create_default_context(cadata=access.authorities)
     try:
         connection = websocket.create_connection(
             access.endpoint.replace("https://", "wss://", 1) + path,

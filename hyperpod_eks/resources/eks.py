@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -482,8 +481,6 @@ def kube_access(aws: Aws, name: str, about: JsonMapping) -> kube.Access:
         with aws.lock:
             return kube.token(aws.session, name, region_of(aws.session))
 
-    authorities = base64.b64decode(about["certificate_authority"]).decode()
     # a proxy that the user trusts to intercept TLS to AWS also intercepts it to the cluster
-    authorities += "\n" + transport.certificates(transport.ca_bundle(aws.session))
-    ca = base64.b64encode(authorities.encode()).decode()
-    return kube.Access(name, about["endpoint"], ca, token)
+    bundle = transport.ca_bundle(aws.session)
+    return kube.Access(name, about["endpoint"], about["certificate_authority"], token, bundle)
