@@ -1,7 +1,5 @@
 """The settings of Helm charts: HyperPod's and further ones."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """Existing resources that a cluster uses."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """The settings of instance groups and of their lifecycle scripts."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated

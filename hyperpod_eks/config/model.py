@@ -1,7 +1,5 @@
 """The settings of a config: types, rules, descriptions and defaults."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
@@ -286,8 +284,8 @@ class Config(Section):
             max_length=MAX_TAGS, description="Tags on every resource that is created, at most 40."
         ),
     ] = {}
-    network: Annotated[Network, Field(description="The VPC.")] = Network()
-    eks: Annotated[Eks, Field(description="The control plane.")] = Eks()
+    network: Annotated[Network, Field(description="The VPC.")] = Network.model_construct()
+    eks: Annotated[Eks, Field(description="The control plane.")] = Eks.model_construct()
     addons: Annotated[
         Mapping[Annotated[str, ADDON_NAME], Addon],
         Field(
@@ -316,7 +314,7 @@ class Config(Section):
         ),
     ] = None
     prometheus: Annotated[Prometheus, Field(description="Details of `monitoring: prometheus`.")] = (
-        Prometheus()
+        Prometheus.model_construct()
     )
     pod_identity: Annotated[
         tuple[PodIdentity, ...],
@@ -325,7 +323,7 @@ class Config(Section):
             description="Roles for the pods of workloads, by namespace and service account.",
         ),
     ] = ()
-    chart: Annotated[Chart, Field(description="The HyperPod Helm chart.")] = Chart()
+    chart: Annotated[Chart, Field(description="The HyperPod Helm chart.")] = Chart.model_construct()
     charts: Annotated[
         Mapping[Annotated[str, RELEASE_NAME], FurtherChart],
         Field(
@@ -405,11 +403,15 @@ class Config(Section):
     ] = {}
     scheduler_config: Annotated[
         SchedulerConfig, Field(description="How the teams' tasks are scheduled.")
-    ] = SchedulerConfig()
-    storage: Annotated[Storage, Field(description="File systems for the pods.")] = Storage()
-    existing: Annotated[Existing, Field(description="What you already have.")] = Existing()
-    encryption: Annotated[Encryption, Field(description="KMS keys.")] = Encryption()
-    iam: Annotated[Iam, Field(description="Roles.")] = Iam()
+    ] = SchedulerConfig.model_construct()
+    storage: Annotated[Storage, Field(description="File systems for the pods.")] = (
+        Storage.model_construct()
+    )
+    existing: Annotated[Existing, Field(description="What you already have.")] = (
+        Existing.model_construct()
+    )
+    encryption: Annotated[Encryption, Field(description="KMS keys.")] = Encryption.model_construct()
+    iam: Annotated[Iam, Field(description="Roles.")] = Iam.model_construct()
     deletion_protection: Annotated[
         bool, Field(description="Refuse `delete`, and let EKS refuse it too.")
     ] = False
@@ -440,7 +442,7 @@ class Config(Section):
 
     def every_addon(self) -> dict[str, Addon]:
         """Return the add-ons by name: those that HyperPod needs, then the others."""
-        return dict.fromkeys(NEEDED_ADDONS, Addon()) | self.asked_addons()
+        return dict.fromkeys(NEEDED_ADDONS, Addon.model_construct()) | self.asked_addons()
 
     def asked_addons(self) -> dict[str, Addon]:
         """Return the add-ons by name that the config asks for, each after those that it needs."""

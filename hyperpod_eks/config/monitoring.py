@@ -1,7 +1,5 @@
 """The settings of metrics and logs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Annotated, Literal
 

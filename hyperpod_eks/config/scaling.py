@@ -1,7 +1,5 @@
 """The settings of autoscaling with HyperPod's Karpenter."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import Annotated

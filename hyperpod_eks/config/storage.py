@@ -1,7 +1,5 @@
 """File systems that the cluster's pods share."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Annotated
 

@@ -64,7 +64,9 @@ def values_for(types: Iterable[str], chart: Path | None) -> JsonObject:
     ...     "supportedInstanceLabels"]["values"][-1]
     'ml.c6i.32xlarge'
     """
-    kinds = sorted(set(types))
+    kinds = sorted({kind for kind in types if _GPU.match(kind) or kind in _MORE_EFA})
+    if not kinds:
+        return {}
     gpu, efa = (list(NVIDIA), list(EFA)) if chart is None else _lists(chart)
     values: JsonObject = {}
     if gpu and (more := [kind for kind in kinds if _GPU.match(kind) and kind not in gpu]):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
+from inspect import get_annotations
 from pathlib import Path
-from types import UnionType
+from types import SimpleNamespace, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from hyperpod_eks.documents import digest
@@ -88,9 +89,8 @@ def check_document(document: Mapping[str, Any]) -> None:
         if record["state"] not in _STATES:
             raise ValueError(f"resources.{key}.state is {record['state']!r}")
         if kind := KINDS.get(record["kind"]):
-            hints = _hints(kind)
             for name, value in record["want"].items():
-                if not _fits(value, hints.get(name, Any)):
+                if not _fits(value, _hint(kind, name)):
                     raise TypeError(f"resources.{key}.want.{name} is of another type")
     done: set[str] = set()
     for key in document["resources"]:
@@ -128,11 +128,22 @@ def _refuse_circle(
 
 
 @cache
-def _hints(kind: type[Resource]) -> dict[str, Any]:
-    """Return the types of a declaration's fields; empty if they cannot be resolved."""
-    with suppress(NameError):
-        return get_type_hints(kind)
-    return {}
+def _hint(kind: type[Resource], name: str) -> Any:
+    """Return the type of a declaration's field; Any for an unknown one."""
+    for each in kind.__mro__:
+        if text := get_annotations(each).get(name):
+            return _type(text, each.__module__)
+    return Any
+
+
+@cache
+def _type(text: str, module: str) -> Any:
+    """Evaluate an annotation of a module.
+
+    `get_type_hints` of a class would compile the annotations of all its class variables too.
+    """
+    alone = SimpleNamespace(__annotations__={"it": text})
+    return get_type_hints(alone, vars(sys.modules[module]))["it"]
 
 
 def _fits(value: Any, hint: Any) -> bool:
