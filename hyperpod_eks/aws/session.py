@@ -57,7 +57,11 @@ def session(region: str | None, profile: str | None, ask: Ask = getpass.getpass)
     """
     core = _core(profile)
     attach(core)
-    core.get_component("event_emitter").register_first("needs-retry", give_up)
+    emitter = core.get_component("event_emitter")
+    emitter.register_first("needs-retry", give_up)
+    # a call has fifteen events, and botocore compares each with the former names of 65 services:
+    # 0.3 ms a call.  Its own handlers are registered by now, and nobody here uses those names
+    emitter._event_aliases = {}
     core.register_component("data_loader", loader())  # shares the models that the config has read
     with _configuration(core):
         place, origin = _region(core, region)
