@@ -58,6 +58,7 @@ def start_over(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
         if name.startswith("AWS_") or name == "REQUESTS_CA_BUNDLE":  # slow to read
             monkeypatch.delenv(name)
     apply(monkeypatch, stack.environ({}))
+    wire.shorten(stack, monkeypatch)
 
 
 _http: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -138,6 +139,12 @@ def stack(one_stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Stack:
     """An empty account without delays; new clients of this process use it."""
     start_over(one_stack, monkeypatch)
     return one_stack
+
+
+@pytest.fixture
+def over_http(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this process's clients send real requests to the stack's port."""
+    wire.lengthen(monkeypatch)
 
 
 def new_session(key: str | None = None, secret: str | None = None) -> boto3.Session:
@@ -286,7 +293,6 @@ def at_work(stack: Stack, folder: Path) -> Iterator[User]:
     """Yield a user with helm 4.3.1, an empty folder and an empty account."""
     with pytest.MonkeyPatch.context() as patch:
         start_over(stack, patch)
-        wire.shorten(stack, patch)
         for name in [name for name in os.environ if name.startswith("HYPERPOD_EKS_")]:
             patch.delenv(name)
         patch.delenv("CI", raising=False)

@@ -21,6 +21,7 @@ def everything() -> None:
     remember_clients()
     remember_endpoints()
     remember_events()
+    remember_handlers()
     remember_proxies()
     remember_settings()
 
@@ -89,11 +90,10 @@ def remember_events() -> None:
         node["values"][section].append(value)
 
     def remove_item(self: Any, key: str, value: Any) -> None:
-        def owned(node: dict[str, Any]) -> dict[str, Any]:
-            children = {part: owned(child) for part, child in node["children"].items()}
-            return {**own(node), "children": children}
-
-        self._root = owned(self._root)
+        self._root = node = own(self._root)
+        for part in key.split("."):
+            if part in node["children"]:  # else botocore refuses it
+                node["children"][part] = node = own(node["children"][part])
         remove(self, key, value)
 
     def accepts_kwargs(handler: Any) -> bool:
@@ -102,6 +102,25 @@ def remember_events() -> None:
 
     aliaser.__init__, hooks.accepts_kwargs = with_names, accepts_kwargs
     trie.__copy__, trie.append_item, trie.remove_item = copy, append_item, remove_item
+
+
+def remember_handlers() -> None:
+    """Let sessions share botocore's own handlers: to register them was a tenth of a command."""
+    session: Any = botocore.session.Session
+    register = session._register_builtin_handlers
+    known: list[Any] = []
+
+    def registered(self: Any, events: Any) -> None:
+        handlers = events._emitter._handlers
+        if handlers._root["children"]:  # the caller's own events
+            register(self, events)
+        elif known:
+            handlers._root = known[0]  # nodes are copied before they change
+        else:
+            register(self, events)
+            known.append(handlers._root)
+
+    session._register_builtin_handlers = registered
 
 
 def _once_a_service(make: Callable[..., Any]) -> Callable[..., Any]:

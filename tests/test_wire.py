@@ -14,6 +14,7 @@ from hyperpod_eks.local.stack import Stack
 from .conftest import Clients
 from .wire import shorten
 
+pytestmark = pytest.mark.usefixtures("over_http")
 OWN = {"date", "server", "x-amzn-requestid", "x-amz-request-id", "connection", "last-modified"}
 """Headers that each answer has for itself, or that concern the connection."""
 

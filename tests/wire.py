@@ -1,7 +1,7 @@
 """Requests of this process to the embedded stack without a socket.
 
-A quarter of a command's time went into HTTP between two threads of one process.  Real processes,
-`tests/local` and `tests/test_transport.py` use HTTP.
+A quarter of the time of commands and tests went into HTTP between two threads of one process.
+Real processes use HTTP, as do tests with the fixture `over_http`.
 """
 
 from __future__ import annotations
@@ -28,12 +28,15 @@ class _Socket:
     def shutdown(self, _how: int) -> None: ...
 
 
+_send = URLLib3Session.send
+_sign = SigV4Auth.add_auth
+
+
 def shorten(stack: Stack, patch: pytest.MonkeyPatch) -> None:
     """Call the stack's WSGI application where a request would go to its port.
 
     A request goes through HTTP if a proxy or a fault is between, and if it is chunked.
     """
-    send = URLLib3Session.send
 
     def short(self: Any, request: AWSPreparedRequest) -> AWSResponse:
         url, headers = request.url, request.headers
@@ -44,7 +47,7 @@ def shorten(stack: Stack, patch: pytest.MonkeyPatch) -> None:
             or self._chunked(headers)
             or any("_" in name for name in headers)
         ):
-            return send(self, request)
+            return _send(self, request)
         answer = answered(stack._server._httpd.app, request)
         if not request.stream_output:
             _ = answer.content
@@ -52,6 +55,12 @@ def shorten(stack: Stack, patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(URLLib3Session, "send", short)
     patch.setattr(SigV4Auth, "add_auth", _signed)
+
+
+def lengthen(patch: pytest.MonkeyPatch) -> None:
+    """Undo `shorten`: send signed requests to the stack's port."""
+    patch.setattr(URLLib3Session, "send", _send)
+    patch.setattr(SigV4Auth, "add_auth", _sign)
 
 
 def answered(app: Any, request: AWSPreparedRequest) -> AWSResponse:
@@ -73,9 +82,6 @@ def answered(app: Any, request: AWSPreparedRequest) -> AWSResponse:
         request_method=request.method,
     )
     return AWSResponse(request.url, raw.status, raw.headers, raw)  # type: ignore[arg-type]  # as botocore does
-
-
-_sign = SigV4Auth.add_auth
 
 
 def _signed(self: Any, request: Any) -> None:

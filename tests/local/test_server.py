@@ -21,6 +21,7 @@ from hyperpod_eks.local.stack import Stack
 from tests.conftest import Clients
 from tests.local.ground import role
 
+pytestmark = pytest.mark.usefixtures("over_http")
 CALLS = {
     "ec2": ("DescribeVpcs", {}),
     "iam": ("GetRole", {"RoleName": "Admin"}),

@@ -15,6 +15,7 @@ from hyperpod_eks.local.aws.sim import ADMIN_ARN, Delays, Fault, delays_from, pr
 from hyperpod_eks.local.stack import Stack, client_environ
 from tests.conftest import Clients, apply
 
+pytestmark = pytest.mark.usefixtures("over_http")
 TRUST = json.dumps(
     {
         "Version": "2012-10-17",

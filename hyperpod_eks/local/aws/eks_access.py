@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
@@ -78,13 +79,22 @@ def _signer(url: str, cluster_name: str) -> str | None:
         return None
     if secret := _secret(key):
         bare = urlunsplit((*parts[:3], urlencode(query, quote_via=quote), ""))
-        request = AWSRequest("GET", bare, {"host": parts.netloc, "x-k8s-aws-id": cluster_name})
-        request.context["timestamp"] = stamp
-        auth = SigV4QueryAuth(Credentials(key, secret), service, region)
-        text = auth.string_to_sign(request, auth.canonical_request(request))
-        if auth.signature(text, request) != signature:
+        if _signature(bare, stamp, cluster_name, key, secret, service, region) != signature:
             return None
     return key
+
+
+@lru_cache(256)
+def _signature(
+    url: str, stamp: str, cluster_name: str, key: str, secret: str, service: str, region: str
+) -> str:
+    """Return the signature of a presigned request; a client sends one with many requests."""
+    host = urlsplit(url).netloc
+    request = AWSRequest("GET", url, {"host": host, "x-k8s-aws-id": cluster_name})
+    request.context["timestamp"] = stamp
+    auth = SigV4QueryAuth(Credentials(key, secret), service, region)
+    text = auth.string_to_sign(request, auth.canonical_request(request))
+    return str(auth.signature(text, request))
 
 
 def _secret(access_key: str) -> str:

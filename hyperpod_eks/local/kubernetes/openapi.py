@@ -155,12 +155,17 @@ def _expressed(kind: str) -> Obj:
 def _close(schemas: dict[str, Any]) -> None:
     """Add the types that those in `schemas` name, and the ones that these name."""
     everything = _everything()
-    waiting = list(schemas.values())
+    waiting = set().union(*map(_named_in, schemas.values()))
     while waiting:
-        for name in _named_in(waiting.pop()):
-            if name not in schemas and name in everything:
-                schemas[name] = everything[name]
-                waiting.append(schemas[name])
+        name = waiting.pop()
+        if name not in schemas and name in everything:
+            schemas[name] = everything[name]
+            waiting |= _named_by(name)
+
+
+@cache
+def _named_by(name: str) -> set[str]:
+    return _named_in(_everything()[name])
 
 
 def _named_in(schema: Obj) -> set[str]:
