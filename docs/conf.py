@@ -14,8 +14,8 @@ from sphinx.parsers import Parser
 
 ROOT = Path(__file__).parents[1]
 CONTENTS = {
-    "Use": ["commands", "config", "../examples/README", "teams", "task-governance", "monitoring",
-            "pipelines", "library", "leaving"],
+    "Use": ["commands", "config", "../examples/README", "teams", "task-governance", "inference",
+            "monitoring", "pipelines", "library", "leaving"],
     "If something fails": ["troubleshooting", "exit-codes", "crash-safety", "change"],
     "Before you decide": ["iam", "comparison", "performance", "local-stack"],
     "Develop": ["architecture", "e2e", "../CONTRIBUTING", "../CHANGELOG"],

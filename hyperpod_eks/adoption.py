@@ -25,8 +25,11 @@ from hyperpod_eks.documents import Json, JsonMapping
 from hyperpod_eks.errors import Foreign, HyperpodError, NotFound, Usage
 from hyperpod_eks.resolve.file_systems import file_systems
 from hyperpod_eks.resolve.names import PRIVATE_SUBNET
+from hyperpod_eks.resolve.pod_roles import creates_roles, published
 from hyperpod_eks.resources.access_entry import caller
 from hyperpod_eks.resources.eks import authentication_mode
+from hyperpod_eks.resources.irsa import provider_arn
+from hyperpod_eks.resources.trust import AUDIENCE
 from hyperpod_eks.state.manifest import Manifest
 from hyperpod_eks.steps.eks import access_label
 from hyperpod_eks.steps.network import interface_endpoints
@@ -42,7 +45,7 @@ def adopt(aws: Aws, config: Config, manifest: Manifest, now: float, *, write: bo
     Raises NotFound for a resource that does not exist, Usage for one that HyperPod cannot use, and
     Foreign if create has already created a resource with the same key; the errors have a setting.
     """
-    if config.existing == Existing() and not file_system_ids(config):
+    if not (config.existing != Existing() or file_system_ids(config) or needs_provider(config)):
         return
     try:
         wanted = resolve(aws, config, manifest)
@@ -114,7 +117,43 @@ def resolve(aws: Aws, config: Config, manifest: Manifest) -> dict[str, str]:
     found |= _subnets(aws, subnets, vpc, least=1 if theirs.eks_cluster else 2)
     if vpc:
         found |= _beside(aws, config, vpc, theirs_alone=bool(subnets))
+    if needs_provider(config) and "iam/oidc-provider" not in manifest.records:
+        found |= _provider(aws, theirs.eks_cluster or config.name)
     return found | _nat_gateways(aws, theirs.nat_gateways) | _file_systems(aws, config)
+
+
+def needs_provider(config: Config) -> bool:
+    """Whether a role of an add-on needs the OIDC provider of the EKS cluster."""
+    return any(
+        role.web
+        for name, addon in config.asked_addons().items()
+        if creates_roles(name, addon)
+        for role in published(name, addon)
+    )
+
+
+def _provider(aws: Aws, cluster: str) -> dict[str, str]:
+    """Return the OIDC provider that others have created for an EKS cluster, by key.
+
+    An issuer has one; `eksctl utils associate-iam-oidc-provider` creates it, for example.
+    """
+    with absent("ResourceNotFoundException", "NoSuchEntity"):
+        arn = provider_arn(aws.eks.describe_cluster(name=cluster)["cluster"])
+        if not arn:
+            return {}
+        found = aws.iam.get_open_id_connect_provider(OpenIDConnectProviderArn=arn)
+        if owner(found.get("Tags", ())) is not None:
+            return {}
+        if AUDIENCE not in found.get("ClientIDList", ()):
+            raise Usage(
+                f"operators: the OIDC provider {arn} of others does not let the audience {AUDIENCE}"
+                " in, so that pods get no credentials",
+                "aws iam add-client-id-to-open-id-connect-provider --open-id-connect-provider-arn"
+                f" {arn} --client-id {AUDIENCE}",
+                setting="operators",
+            )
+        return {"iam/oidc-provider": arn}
+    return {}
 
 
 def file_system_ids(config: Config) -> dict[str, str]:

@@ -65,7 +65,7 @@ def stack(resolved: ResolvedConfig, helm_binary: str | None = None) -> list[Reso
     extras += addons.later(
         resolved,
         control.cluster,
-        monitoring.after(resolved, metrics, nodes) | addons.of_cluster(nodes),
+        monitoring.after(resolved, metrics, nodes) | addons.of_cluster(resolved, nodes),
         extras,
     )
     spaces = kubernetes.namespaces(resolved, control.cluster, control.access)

@@ -173,7 +173,8 @@ def test_the_names_of_kinds_in_manifests_stay() -> None:
         "fsx/FileSystem", "fsx/Link", "fsx/Volume",
         "helm/ChartRelease", "helm/Release",
         "hyperpod/Cluster", "hyperpod/LogGroup", "hyperpod/NodeClass", "hyperpod/Nodes",
-        "iam/Policy", "iam/Role", "iam/ServiceLinkedRole",
+        "iam/OidcProvider", "iam/Policy", "iam/Role", "iam/ServiceAccountRole",
+        "iam/ServiceLinkedRole",
         "images/Repository",
         "kubernetes/Object",
         "leftovers/Interfaces", "leftovers/Leftovers", "leftovers/LoadBalancers",
@@ -182,7 +183,7 @@ def test_the_names_of_kinds_in_manifests_stay() -> None:
         "network/Address", "network/Endpoint", "network/InternetGateway", "network/NatGateway",
         "network/Opening", "network/RouteTable", "network/SecurityGroup", "network/Subnet",
         "network/Vpc", "network/VpcCidr",
-        "s3/Bucket", "s3/Scripts",
+        "s3/Bucket", "s3/CertificateBucket", "s3/Scripts",
         "sagemaker/ClusterSchedulerConfig", "sagemaker/ComputeQuota", "sagemaker/Governed",
     ]  # fmt: skip
 

@@ -299,9 +299,10 @@ class Config(Section):
         Field(
             strict=False,
             description="Operators of SageMaker HyperPod. `training` is the HyperPod training"
-            " operator, `spaces` runs notebooks (SageMaker Spaces). Each comes with its add-on, the"
-            " add-ons that this needs (cert-manager, the driver of EBS) and its roles; `addons` can"
-            " set their versions and settings.",
+            " operator, `inference` runs endpoints of models, `spaces` runs notebooks (SageMaker"
+            " Spaces). Each comes with its add-on, the add-ons that this needs (cert-manager,"
+            " drivers of storage) and its roles, `inference` also with an OIDC provider and a"
+            " bucket; `addons` can set their versions and settings.",
         ),
     ] = ()
     monitoring: Annotated[

@@ -20,8 +20,12 @@ from hyperpod_eks.documents import JsonMapping
 if TYPE_CHECKING:
     from hyperpod_eks.config.model import Config
 
-Operator = Literal["training", "spaces"]
-OPERATORS: Mapping[Operator, str] = {"training": TRAINING_OPERATOR, "spaces": SPACES}
+Operator = Literal["training", "inference", "spaces"]
+OPERATORS: Mapping[Operator, str] = {
+    "training": TRAINING_OPERATOR,
+    "inference": INFERENCE,
+    "spaces": SPACES,
+}
 """By operator, its add-on."""
 CERT_MANAGER = "cert-manager"
 _TOLERATIONS = {"tolerations": [{"operator": "Exists", "effect": "NoSchedule"}]}
@@ -37,12 +41,16 @@ modules/hyperpod_cluster/cert_manager.tf.
 
 
 def asked_addons(config: Config) -> dict[str, Addon]:
-    """Return the add-ons by name that a config asks for, each after those that it needs."""
+    """Return the add-ons by name that a config asks for, each after those that it needs.
+
+    Task governance comes last: its webhook refuses Deployments of others as long as it starts
+    (SageMaker developer guide, "Cert-manager installation failed due to Kueue webhook not ready").
+    """
     implied, declared = dict.fromkeys(_implied(config), Addon()), dict(config.addons)
     found = implied | declared
     return {
         name: _set(name, found[name]) if name in implied else found[name]
-        for name in in_order(found)
+        for name in in_order(sorted(found, key=GOVERNANCE.__eq__))
     }
 
 
@@ -62,7 +70,7 @@ def _implied(config: Config) -> Iterator[str]:
 
 def linked_addons(config: Config) -> frozenset[str]:
     """Return the add-ons whose settings name other resources, and that come after the nodes."""
-    found = {INFERENCE} & config.addons.keys()
+    found = {INFERENCE} & asked_addons(config).keys()
     return frozenset(found | ({OBSERVABILITY} if config.monitoring == "prometheus" else set()))
 
 

@@ -9,7 +9,13 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from hyperpod_eks.aws import published as versions
-from hyperpod_eks.aws.addon_needs import ADDON_NEEDS, INFERENCE
+from hyperpod_eks.aws.addon_needs import (
+    ADDON_NEEDS,
+    CERTIFICATES_PREFIX,
+    INFERENCE,
+    INFERENCE_PODS,
+    INFERENCE_PREFIX,
+)
 from hyperpod_eks.config.addressing import ADDRESSES, subnets
 from hyperpod_eks.config.lifecycle import check_lifecycle, is_elsewhere
 from hyperpod_eks.config.team_checks import unmet_quotas
@@ -128,11 +134,12 @@ def _multi_node_check(config: Config) -> Iterator[str]:
 def _few_pods(config: Config) -> Iterator[str]:
     nodes = ((next(iter(each.instance_types), ""), each.instance_count) for each in config.groups)
     pods = versions.room_for_pods(nodes)
-    if pods is not None and pods < versions.PODS_WANTED:
+    wanted = versions.PODS_WANTED + INFERENCE_PODS * (INFERENCE in config.asked_addons())
+    if pods is not None and pods < wanted:
         yield (
             f"instance_groups: the nodes have room for about {pods} pods in all (HyperPod gives a"
             f" node one network interface), and the chart and the add-ons alone run about"
-            f" {versions.PODS_WANTED}: use more or larger nodes"
+            f" {wanted}: use more or larger nodes"
         )
 
 
@@ -173,17 +180,19 @@ def _alone(config: Config) -> Iterator[str]:
 
 
 def _inference(config: Config) -> Iterator[str]:
-    """What the inference operator's role and bucket must be called (its managed policy)."""
+    """What a role and a bucket of yours for the inference operator must be called."""
     if not (addon := config.addons.get(INFERENCE)):
         return
-    setting = f"addons.{INFERENCE}.configuration_values"
+    values, setting = addon.configuration_values, f"addons.{INFERENCE}.configuration_values"
     for name, start, what in (
-        ("executionRoleArn", ":role/SageMakerHyperPodInference", "the operator's role"),
-        ("tlsCertificateS3Bucket", "hyperpod-tls", "a bucket for its certificates"),
+        ("executionRoleArn", INFERENCE_PREFIX, "the operator's role"),
+        ("tlsCertificateS3Bucket", CERTIFICATES_PREFIX, "a bucket for its certificates"),
     ):
-        value = str(addon.configuration_values.get(name) or "")
-        if start.removeprefix(":role/") not in value:
-            yield f"{setting}: {name} is {what}, whose name begins with {start.rpartition('/')[2]}"
+        value = str(values.get(name) or "")
+        if value and not value.rpartition("/")[2].startswith(start):
+            yield f"{setting}: {name} is {what}, whose name begins with {start}"
+    if addon.pod_identity_associations is not None and not values.get("executionRoleArn"):
+        yield f"{setting}: executionRoleArn, the operator's role, is missing: no role is created"
 
 
 def _small(config: Config) -> Iterator[str]:

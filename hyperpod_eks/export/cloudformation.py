@@ -160,6 +160,12 @@ def role(item: Item) -> Iterator[Block]:
     yield Block("AWS::IAM::Role", {"RoleName": item.id}, {**body, **tags(item)})
 
 
+def oidc_provider(item: Item) -> Iterator[Block]:
+    """An OIDC provider."""
+    body = {"Url": documents.issuer(item), "ClientIdList": [item("audience")], **tags(item)}
+    yield Block("AWS::IAM::OIDCProvider", {"Arn": item.arn}, body)
+
+
 def policy(item: Item) -> Iterator[Block]:
     """A policy; the type has no tags."""
     about = f"hyperpod-eks: {item.label} of the cluster {item.manifest.cluster}"
@@ -315,8 +321,11 @@ ROWS: dict[str, Row[Block]] = {
     "network/Endpoint": endpoint,
     "network/SecurityGroup": security_group,
     "iam/Role": role,
+    "iam/ServiceAccountRole": role,
+    "iam/OidcProvider": oidc_provider,
     "iam/Policy": policy,
     "s3/Bucket": bucket,
+    "s3/CertificateBucket": bucket,
     "eks/LogGroup": log_group,
     "monitoring/LogGroup": log_group,
     "amp/Workspace": workspace,

@@ -55,8 +55,16 @@ def rule(item: Item, declared: Json) -> Rule:
     return Rule(ports[0], int(first), int(last or first), peer)
 
 
+def issuer(item: Item) -> str:
+    """Return the URL of an OIDC provider, which its ARN has."""
+    return "https://" + item.arn.partition(":oidc-provider/")[2]
+
+
 def trust(item: Item) -> JsonObject:
-    """Return the trust policy of a role."""
+    """Return the trust policy of a role.  Raises LeftOut if its OIDC provider does not exist."""
+    if item("provider"):
+        provider = item.ref("provider", "arn").value
+        return trusts.web_trust(item("trusts"), provider, item("services", ()))
     return trusts.trust(item("trusts"), item("caller", ""))
 
 

@@ -178,6 +178,12 @@ def role(item: Item) -> Iterator[Block]:
         yield Block("aws_iam_role_policy_attachment", f"{item.id}/{arn}", both, f"_{number}")
 
 
+def oidc_provider(item: Item) -> Iterator[Block]:
+    """An OIDC provider; its ARN, which has its URL."""
+    body = {"url": documents.issuer(item), "client_id_list": [item("audience")]}
+    yield Block("aws_iam_openid_connect_provider", item.arn, {**body, **tags(item)})
+
+
 def policy(item: Item) -> Iterator[Block]:
     """A policy; its ARN."""
     body = {
@@ -392,8 +398,11 @@ ROWS: dict[str, Row[Block]] = {
     "network/SecurityGroup": security_group,
     "network/Opening": opening,
     "iam/Role": role,
+    "iam/ServiceAccountRole": role,
+    "iam/OidcProvider": oidc_provider,
     "iam/Policy": policy,
     "s3/Bucket": bucket,
+    "s3/CertificateBucket": bucket,
     "eks/LogGroup": log_group,
     "monitoring/LogGroup": log_group,
     "amp/Workspace": workspace,

@@ -130,7 +130,7 @@ def failed(facts: Facts) -> Iterator[Finding]:
         adopted = bool(facts.adopted(key))
         if adopted:
             fix = "Adopted resources are never replaced: repair it."
-        elif facts.replace_failed:
+        elif facts.replace_failed or observation.live.holds_nothing:
             continue
         text = f"{key} has failed: {observation.live.why}"
         seen = {"key": key, "id": observation.live.id, "adopted": adopted}

@@ -60,7 +60,8 @@ def agent(facts: Facts) -> Iterator[Finding]:
     if not (cluster := facts.adopted("eks/cluster")) or facts.resolved is None:
         return
     has = facts.adopted(f"addons/{name}") or name in facts.config.addons
-    if not has and (facts.config.pod_identity or pod_roles(facts.resolved)):
+    ours = [one for one in pod_roles(facts.resolved) if not one.web]
+    if not has and (facts.config.pod_identity or ours):
         yield Finding(
             "pod-roles",
             "warning",
@@ -82,7 +83,7 @@ def taken(facts: Facts) -> Iterator[Finding]:
     for addon in facts.config.asked_addons():
         answer = facts.resolved.addons.get(addon)
         for one in addon_roles(facts.resolved, addon):
-            if f"iam/{one.label}-role" not in new or (answer and answer.standalone):
+            if one.web or f"iam/{one.label}-role" not in new or (answer and answer.standalone):
                 continue
             with absent("AccessDenied.*", "ResourceNotFoundException"):
                 found = facts.aws.eks.list_pod_identity_associations(

@@ -1,11 +1,18 @@
-"""The roles to create for pods (EKS Pod Identity): those of add-ons, and those of the config."""
+"""The roles to create for pods: those of add-ons, and those of the config."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from hyperpod_eks.aws.addon_needs import ADDON_ROLES, RECOMMENDED, AddonRole
+from hyperpod_eks.aws.addon_needs import (
+    ADDON_ROLES,
+    CERTIFICATES_PREFIX,
+    INFERENCE,
+    RECOMMENDED,
+    AddonRole,
+    WebIdentity,
+)
 from hyperpod_eks.aws.tags import CLUSTER
 from hyperpod_eks.config.addons import NEEDED_ADDONS, Addon
 from hyperpod_eks.config.rules import get
@@ -43,14 +50,20 @@ class PodRole:
     """Permissions beyond those, for a policy of its own."""
     one_cluster: bool = False
     """Whether its trust policy names the EKS cluster."""
+    web: WebIdentity | None = None
+    """How it is assumed, if not by EKS Pod Identity."""
 
     @property
     def label(self) -> str:
         """Namespace and service account, in at most 240 characters: a tag has room for 256."""
+        if self.web:
+            return self.web.label
         return fit(f"{self.namespace}/{self.account}", 240)
 
     def name(self, resolved: ResolvedConfig) -> str:
         """Return the name of the role and of its policy; unique, for a namespace has no dot."""
+        if self.web:
+            return fit(f"{self.web.prefix}{resolved.name}-{self.label}-{resolved.region}", 64)
         return resolved.iam_name(f"{self.namespace}.{self.account}")
 
     def role_arn(self, resolved: ResolvedConfig) -> str:
@@ -87,8 +100,10 @@ def addon_roles(resolved: ResolvedConfig, name: str) -> Iterator[PodRole]:
         return
     answer = resolved.addons.get(name)
     for one in answer.roles if answer else published(name, addon):
+        if one.web and get(addon.configuration_values, *one.web.setting):
+            continue  # the config's own role
         yield PodRole(
-            (answer.namespace if answer else "") or one.namespace or "kube-system",
+            (answer.namespace if answer and not one.web else "") or one.namespace or "kube-system",
             one.account,
             tuple(_policy(resolved, each) for each in one.managed),
             (
@@ -97,9 +112,35 @@ def addon_roles(resolved: ResolvedConfig, name: str) -> Iterator[PodRole]:
                     for each in one.statements
                 ),
                 *(_key_statements(volume_keys(resolved)) if name == EBS_DRIVER else ()),
+                *(_passes(resolved, one.web.prefix) if one.web and one.web.prefix else ()),
             ),
             one.one_cluster,
+            one.web,
         )
+
+
+def _passes(resolved: ResolvedConfig, prefix: str) -> Iterator[JsonObject]:
+    """Let a role be passed to SageMaker although it has a path.
+
+    AmazonSageMakerHyperPodInferenceAccess allows that of roles without a path only.
+    """
+    if (path := resolved.config.iam.path) != "/":
+        yield {
+            "Effect": "Allow",
+            "Action": ["iam:PassRole"],
+            "Resource": [resolved.arn("iam", f"role{path}{prefix}*")],
+            "Condition": {"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}},
+        }
+
+
+def certificate_bucket(resolved: ResolvedConfig) -> str:
+    """Return the name of the bucket to create for the inference operator; "" for none."""
+    addon = resolved.config.asked_addons().get(INFERENCE)
+    theirs = addon is None or f"addons/{INFERENCE}" in resolved.adopted
+    if theirs or get(addon and addon.configuration_values, "tlsCertificateS3Bucket"):
+        return ""
+    whose = f"{resolved.name}-{resolved.identity.account}-{resolved.region}"
+    return fit(f"{CERTIFICATES_PREFIX}-{whose}", 63)
 
 
 EBS_DRIVER = "aws-ebs-csi-driver"
@@ -138,8 +179,8 @@ def published(name: str, addon: Addon) -> tuple[AddonRole, ...]:
     """Return the published needs of an add-on; empty for no such row, or without its buckets."""
     if name in RECOMMENDED:
         return RECOMMENDED[name]
-    row = ADDON_ROLES.get(name)
-    return () if row is None or (row.by_bucket and not addon.buckets) else (row,)
+    rows = ADDON_ROLES.get(name, ())
+    return () if any(row.by_bucket for row in rows) and not addon.buckets else rows
 
 
 def _narrowed(resolved: ResolvedConfig, statement: JsonObject) -> JsonObject:

@@ -106,7 +106,7 @@ class PodIdentity(Resource):
             for each in addon.pod_identity_associations or ()
         }
         roles |= {each.role_arn for each in resolved.config.pod_identity if each.role_arn}
-        roles |= {one.role_arn(resolved) for one in pod_roles(resolved)}
+        roles |= {one.role_arn(resolved) for one in pod_roles(resolved) if not one.web}
         if not roles:
             return
         cluster = resolved.arn("eks", f"cluster/{resolved.eks_name}")

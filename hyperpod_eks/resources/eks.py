@@ -254,6 +254,7 @@ class Cluster(Resource):
                 "issues": [dict(issue) for issue in issues],
                 "vpc": vpc.get("vpcId"),
                 "born": str(found.get("createdAt", "")),  # tells two of one name apart
+                "issuer": issuer(found),
             },
         )
 
@@ -450,6 +451,11 @@ def authentication_mode(found: JsonMapping) -> str | None:
 def _minor(version: str) -> int:
     """Return the minor version of 1.34, or of a kubelet's 1.34.2-eks-113cf36."""
     return int(version.split(".")[1])
+
+
+def issuer(found: JsonMapping) -> str:
+    """Return the URL of a described cluster's OIDC issuer; "" while EKS does not name it."""
+    return str(((found.get("identity") or {}).get("oidc") or {}).get("issuer") or "")
 
 
 def describe(snapshot: Snapshot, name: str) -> list[JsonObject]:

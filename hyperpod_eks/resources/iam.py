@@ -9,6 +9,7 @@ from functools import partial
 from typing import ClassVar
 from urllib.parse import unquote
 
+from hyperpod_eks.aws.addon_needs import INFERENCE_PREFIX
 from hyperpod_eks.aws.answers import policy as policy_of
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.failures import absent
@@ -18,7 +19,7 @@ from hyperpod_eks.documents import Json, JsonMapping, JsonObject
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.pod_roles import pod_roles
 from hyperpod_eks.resolve.resolved import ResolvedConfig
-from hyperpod_eks.resources.base import Differs, Fact, Facts, Lifecycle, Live, References, Resource
+from hyperpod_eks.resources.base import Differs, Fact, Facts, Live, References, Resource
 from hyperpod_eks.resources.ec2.security_group import SecurityGroup
 from hyperpod_eks.resources.ec2.subnet import Subnet
 from hyperpod_eks.resources.ec2.vpc import Vpc
@@ -35,6 +36,8 @@ from hyperpod_eks.resources.trust import PODS_SERVICE, in_words, trust, trusted_
 from hyperpod_eks.workers import gather
 
 EKS_SERVICE, HYPERPOD_SERVICE = "eks.amazonaws.com", "sagemaker.amazonaws.com"
+SCALING_SERVICE = "hyperpod.sagemaker.amazonaws.com"
+"""HyperPod's service-linked role is its, and Karpenter's role is passed to it."""
 CONTROL_POLICY = "AmazonEKSClusterPolicy"
 NODE_POLICY = "AmazonSageMakerClusterInstanceRolePolicy"
 
@@ -64,7 +67,7 @@ def principals(resolved: ResolvedConfig) -> Principals:
         del keys["eks"], services[0]
     if resolved.config.scales_itself:
         keys["scaling"] = "iam/scaling-role"
-        services.append(ServiceLinkedRole.service)
+        services.append(SCALING_SERVICE)
     names = {purpose: resolved.iam_name(purpose, key) for purpose, key in keys.items()}
     ours = [purpose for purpose, key in keys.items() if key not in resolved.adopted]
     made = tuple(resolved.arn("iam", f"role{path}{names[each]}") for each in ours)
@@ -187,11 +190,11 @@ class Role(Resource):
     @staticmethod
     def list_tagged(aws: Aws, cluster: str) -> Iterator[Candidate]:
         """Roles with our description and this cluster's name, which may be cut (`names.fit`)."""
-        ask = aws.iam.list_role_tags
+        ask, starts = aws.iam.list_role_tags, (cluster[:50], f"{INFERENCE_PREFIX}-{cluster}"[:57])
         for page in aws.iam.get_paginator("list_roles").paginate(**LARGE_PAGES):
             for role in page["Roles"]:
                 name, about = role["RoleName"], role.get("Description", "")
-                if about.startswith("hyperpod-eks: ") and name.startswith(cluster[:50]):
+                if about.startswith("hyperpod-eks: ") and name.startswith(starts):
                     yield "role", name, partial(tags_of, ask, "Tags", RoleName=name)
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
@@ -216,9 +219,17 @@ class Role(Resource):
         found = snapshot.all(snapshot.aws.iam, method, "AttachedPolicies", **about)
         return frozenset(each["PolicyArn"] for each in found)
 
+    def _trusted_by(self, document: object) -> str | None:
+        """Return who may assume it by a trust policy; None if the policy is not as ours."""
+        return trusted_by(document)
+
+    def _trust(self, references: References) -> JsonObject:
+        """Return the declared trust policy."""
+        return trust(self.trusts, self.caller)
+
     def _live(self, role: JsonMapping, attached: frozenset[str]) -> Live:
         facts = {
-            "trusts": trusted_by(role["AssumeRolePolicyDocument"]),
+            "trusts": self._trusted_by(role["AssumeRolePolicyDocument"]),
             "policies": attached,
             "path": role["Path"],
             "boundary": role.get("PermissionsBoundary", {}).get("PermissionsBoundaryArn", ""),
@@ -240,7 +251,7 @@ class Role(Resource):
             RoleName=self.name,
             Path=self.path,
             **bounded,
-            AssumeRolePolicyDocument=json.dumps(trust(self.trusts, self.caller)),
+            AssumeRolePolicyDocument=json.dumps(self._trust(references)),
             Description=f"hyperpod-eks: {self.label} of the cluster {aws.cluster}",
             Tags=aws.pairs(self.label),
         )["Role"]
@@ -250,7 +261,7 @@ class Role(Resource):
         """Set trust and boundary, attach missing policies, and detach all others."""
         if "trusts" in differs:
             aws.iam.update_assume_role_policy(
-                RoleName=self.name, PolicyDocument=json.dumps(trust(self.trusts, self.caller))
+                RoleName=self.name, PolicyDocument=json.dumps(self._trust(references))
             )
         if "boundary" in differs and self.boundary:
             aws.iam.put_role_permissions_boundary(
@@ -262,7 +273,8 @@ class Role(Resource):
             aws.iam.tag_role(RoleName=self.name, Tags=aws.pairs(self.label))
         wanted = self.expected("policies", references)
         self._attach(aws, wanted, live.facts["policies"])
-        changed = {"trusts": self.trusts, "policies": wanted, "boundary": self.boundary}
+        trusts = self.expected("trusts", references)
+        changed = {"trusts": trusts, "policies": wanted, "boundary": self.boundary}
         return Live(self.name, live.arn, owner=aws.lineage, facts={**live.facts, **changed})
 
     def _attach(self, aws: Aws, wanted: frozenset[str], there: frozenset[str]) -> None:
@@ -452,41 +464,3 @@ def document(
 def _allow(sid: str, actions: Sequence[str], resources: Sequence[str] | str) -> JsonObject:
     places = resources if isinstance(resources, str) else list(resources)
     return {"Sid": sid, "Effect": "Allow", "Action": list(actions), "Resource": places}
-
-
-@frozen
-class ServiceLinkedRole(Resource):
-    """HyperPod's service-linked role, one per account.
-
-    CreateCluster would create it if the caller is allowed to; created earlier, a missing
-    permission shows before anything costs money.  All clusters share it, so it is never deleted.
-    """
-
-    kind = "iam/ServiceLinkedRole"
-    step = "iam"
-    lifecycle = Lifecycle.SHARED
-
-    name = "AWSServiceRoleForSageMakerHyperPod"
-    service = "hyperpod.sagemaker.amazonaws.com"
-
-    @classmethod
-    def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
-        """CreateServiceLinkedRole for HyperPod and EKS."""
-        services: Conditions = {"StringEquals": {"iam:AWSServiceName": [cls.service, EKS_SERVICE]}}
-        every = (resolved.arn("iam", "role/aws-service-role/*"),)
-        yield Statement("RolesOfServices", ("iam:CreateServiceLinkedRole",), every, services)
-
-    def find(self, snapshot: Snapshot) -> Sequence[Live]:
-        """Find it by the service's name for it."""
-        with absent("NoSuchEntity"):
-            role = snapshot.aws.iam.get_role(RoleName=self.name)["Role"]
-            return [Live(self.name, role["Arn"])]
-        return []
-
-    def create(self, aws: Aws, references: References, token: str) -> Live:
-        """Create it; IAM refuses a second one."""
-        role = aws.iam.create_service_linked_role(AWSServiceName=self.service)["Role"]
-        return Live(self.name, role["Arn"])
-
-    def delete(self, aws: Aws, live: Live) -> None:
-        """Do nothing: other clusters use it."""

@@ -129,17 +129,7 @@ class Bucket(Resource):
     @staticmethod
     def list_tagged(aws: Aws, cluster: str) -> Iterator[Candidate]:
         """Buckets with HyperPod's prefix ``sagemaker-``."""
-        # without a region buckets of all regions are listed, and the tags of those in regions that
-        # the account has not enabled cannot be read (IllegalLocationConstraintException)
-        ask = aws.s3.get_bucket_tagging
-        ours: Json = {"Prefix": "sagemaker-", "BucketRegion": aws.identity.region, **LARGE_PAGES}
-        for page in aws.s3.get_paginator("list_buckets").paginate(**ours):
-            for bucket in page.get("Buckets", ()):
-                yield (
-                    "bucket",
-                    bucket["Name"],
-                    partial(tags_of, ask, "TagSet", Bucket=bucket["Name"]),
-                )
+        return tagged_buckets(aws, "sagemaker-", "bucket")
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """Find it by name; S3 answers 403 for another account's bucket."""
@@ -298,6 +288,19 @@ class Bucket(Resource):
                 s3.abort_multipart_upload(
                     Bucket=self.name, Key=upload["Key"], UploadId=upload["UploadId"]
                 )
+
+
+def tagged_buckets(aws: Aws, prefix: str, kind: str) -> Iterator[Candidate]:
+    """Yield the buckets of the region whose names begin with a prefix.
+
+    Without a region buckets of all regions are listed, and the tags of those in regions that the
+    account has not enabled cannot be read (IllegalLocationConstraintException).
+    """
+    ours: Json = {"Prefix": prefix, "BucketRegion": aws.identity.region, **LARGE_PAGES}
+    for page in aws.s3.get_paginator("list_buckets").paginate(**ours):
+        for each in page.get("Buckets", ()):
+            name = each["Name"]
+            yield kind, name, partial(tags_of, aws.s3.get_bucket_tagging, "TagSet", Bucket=name)
 
 
 def bucket_policy(arn: str, nodes: Sequence[str]) -> str:

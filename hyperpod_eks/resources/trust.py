@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from urllib.parse import unquote
 
 from hyperpod_eks.aws.answers import policy as policy_of
@@ -29,6 +29,46 @@ def trust(service: str, caller: str = "") -> JsonObject:
         same = {"aws:SourceAccount": account, "aws:SourceArn": caller}
         statement["Condition"] = {"StringEquals": same}
     return {"Version": "2012-10-17", "Statement": [statement]}
+
+
+AUDIENCE = "sts.amazonaws.com"
+"""For whom the tokens of pods are (EKS User Guide, "IAM roles for service accounts")."""
+
+
+def web_trust(subject: str, provider: str, services: Sequence[str] = ()) -> JsonObject:
+    """Return the trust policy for tokens of an OIDC provider, and for services.
+
+    ``subject`` is a service account or a pattern of several, ``provider`` the ARN of the provider
+    (SageMaker developer guide, "Setting up your HyperPod clusters for model deployment").
+    """
+    issuer = provider.partition(":oidc-provider/")[2]
+    by_token = {
+        "Effect": "Allow",
+        "Principal": {"Federated": provider},
+        "Action": "sts:AssumeRoleWithWebIdentity",
+        "Condition": {"StringLike": {f"{issuer}:aud": AUDIENCE, f"{issuer}:sub": subject}},
+    }
+    statements = [by_token, *(trust(each)["Statement"][0] for each in services)]
+    return {"Version": "2012-10-17", "Statement": statements}
+
+
+def web_words(subject: str, provider: str, services: Sequence[str] = ()) -> str:
+    """Return what a policy of `web_trust` says, as a fact."""
+    return " and ".join([f"{subject} by {provider}", *services])
+
+
+def web_trusted_by(document: object) -> str | None:
+    """Return what a policy as `web_trust` writes it says; None for any other policy."""
+    text = policy_of(unquote(document)) if isinstance(document, str) else document
+    statements = text.get("Statement") if isinstance(text, Mapping) else None
+    if not isinstance(statements, list) or not statements:
+        return None
+    provider = str(_at(statements[0], "Principal", "Federated"))
+    issuer = provider.partition(":oidc-provider/")[2]
+    subject = str(_at(statements[0], "Condition", "StringLike", f"{issuer}:sub"))
+    services = [str(_at(each, "Principal", "Service")) for each in statements[1:]]
+    given = subject, provider, services
+    return web_words(*given) if text == web_trust(*given) else None
 
 
 def in_words(service: str, caller: str = "") -> str:

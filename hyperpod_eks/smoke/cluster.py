@@ -16,7 +16,7 @@ from hyperpod_eks.smoke.inputs import Facts, Finding, Outcome, Skipped
 MOST = 20
 """Maximum findings of one check: a thousand nodes may have one fault."""
 SYSTEM = frozenset({"kube-system", "aws-hyperpod", "kubeflow", "mpi-operator", "cert-manager"}) | {
-    one.namespace for one in ADDON_ROLES.values()
+    one.namespace for rows in ADDON_ROLES.values() for one in rows if one.namespace != "*"
 }
 """Namespaces of components: of the add-ons and of the HyperPod chart (its templates)."""
 OWN_TAINTS = ("sagemaker.amazonaws.com/", "node.kubernetes.io/")

@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field
+from functools import reduce
 
 from hyperpod_eks.aws.addon_needs import ADDON_NEEDS, INFERENCE
 from hyperpod_eks.config.addons import NEEDED_ADDONS
 from hyperpod_eks.config.addons import Addon as DeclaredAddon
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.config.operators import linked_addons
-from hyperpod_eks.documents import JsonMapping
+from hyperpod_eks.config.teams import GOVERNANCE
+from hyperpod_eks.documents import Json, JsonMapping
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.helm.chart import merge
-from hyperpod_eks.resolve.pod_roles import PodRole, addon_roles
+from hyperpod_eks.resolve.pod_roles import PodRole, addon_roles, certificate_bucket
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.addon import Addon, PodIdentity
 from hyperpod_eks.resources.base import Resource
+from hyperpod_eks.resources.certificates import CertificateBucket
 from hyperpod_eks.resources.eks import Cluster
 from hyperpod_eks.resources.hyperpod.nodes import Nodes
 from hyperpod_eks.resources.iam import Role
@@ -58,10 +61,20 @@ def later(
     return _declared(resolved, cluster, links, others, later=True)
 
 
-def of_cluster(nodes: Nodes) -> dict[str, Link]:
-    """Return what the inference operator is declared with: it names the HyperPod cluster."""
+def of_cluster(resolved: ResolvedConfig, nodes: Nodes) -> dict[str, Link]:
+    """Return what the inference operator is declared with: the HyperPod cluster, and a bucket."""
     settings = {"hyperpodClusterArn": link_to(nodes.cluster, "arn")}
-    return {INFERENCE: Link((nodes,), settings, (nodes.cluster,))}
+    if not (name := certificate_bucket(resolved)):
+        return {INFERENCE: Link((nodes,), settings, (nodes.cluster,))}
+    bucket = CertificateBucket(
+        "certificates",
+        name=name,
+        region=resolved.region,
+        arn=resolved.arn("s3", name),
+        encryption=resolved.config.encryption.bucket or "AES256",
+    )
+    settings["tlsCertificateS3Bucket"] = name
+    return {INFERENCE: Link((bucket, nodes), settings, (nodes.cluster,))}
 
 
 def _declared(
@@ -84,11 +97,12 @@ def _declared(
             continue
         link, before = links.get(name, Link()), (*others, *found)
         first = [each for each in before if each.label in _first(config, name, before)]
-        ours = [(one, role(resolved, one)) for one in addon_roles(resolved, name)]
-        roles = _roles(resolved, addon, [one for one, _ in ours])
-        made = tuple(each for _, each in ours)
+        ours = [*addon_roles(resolved, name)]
+        roles = _roles(resolved, addon, [one for one in ours if not one.web])
+        made = tuple(role(resolved, one, cluster) for one in ours)
         separate = tuple(_pod_identities(resolved, cluster, name, roles, made))
-        values = merge(link.settings, addon.configuration_values)
+        settings = reduce(merge, _named(resolved, ours), link.settings)
+        values = merge(settings, addon.configuration_values)
         declared = Addon(
             name,
             cluster=cluster,
@@ -106,7 +120,21 @@ def _first(config: Config, name: str, found: Sequence[Addon]) -> set[str]:
     """Return the names of the add-ons that must be ready before an add-on is created."""
     listed = config.addons.keys() - {*NEEDED_ADDONS} if name in config.addons else ()
     before = [each.label for each in found if each.label in listed]
-    return {*ADDON_NEEDS.get(name, ()), *before[-1:]}
+    webhook = {
+        GOVERNANCE
+    }  # refuses Deployments as long as it starts: first all others, or after it
+    if name == GOVERNANCE:
+        webhook = {each.label for each in found} - {*NEEDED_ADDONS}
+    return {*ADDON_NEEDS.get(name, ()), *before[-1:], *webhook}
+
+
+def _named(resolved: ResolvedConfig, ours: Sequence[PodRole]) -> Iterator[JsonMapping]:
+    """Yield the settings that name roles of ours, for an add-on that takes no pod identity."""
+    for one in ours:
+        if one.web:
+            arn: Json = one.role_arn(resolved)
+            yield one.web.beside
+            yield reduce(lambda inner, name: {name: inner}, reversed(one.web.setting), arn)
 
 
 def _roles(

@@ -10,7 +10,8 @@ from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.ec2.security_group import SecurityGroup
 from hyperpod_eks.resources.ec2.subnet import Subnet
 from hyperpod_eks.resources.ec2.vpc import Vpc
-from hyperpod_eks.resources.iam import INTERFACES, Policy, Role, Row, ServiceLinkedRole
+from hyperpod_eks.resources.iam import INTERFACES, Policy, Role, Row
+from hyperpod_eks.resources.service_linked_role import ServiceLinkedRole
 from hyperpod_eks.steps.s3 import scripts_prefix
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 
+from hyperpod_eks.documents import JsonObject
 from hyperpod_eks.resolve.pod_roles import PodRole, workload_roles
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.addon import PodIdentity
 from hyperpod_eks.resources.eks import Cluster
 from hyperpod_eks.resources.iam import Policy, Role
+from hyperpod_eks.resources.irsa import OidcProvider, ServiceAccountRole
 from hyperpod_eks.resources.trust import PODS_SERVICE
 
 
@@ -25,13 +27,13 @@ def step(resolved: ResolvedConfig, cluster: Cluster) -> tuple[PodIdentity, ...]:
                 each.namespace,
                 each.service_account,
                 one.role_arn(resolved) if one else str(each.role_arn),
-                after=(role(resolved, one),) if one else (),
+                after=(role(resolved, one, cluster),) if one else (),
             )
         )
     return tuple(found)
 
 
-def role(resolved: ResolvedConfig, one: PodRole) -> Role:
+def role(resolved: ResolvedConfig, one: PodRole, cluster: Cluster) -> Role:
     """Declare a role for pods, and its policy if existing ones do not say everything."""
     iam, name = resolved.config.iam, one.name(resolved)
     own = Policy(
@@ -42,13 +44,23 @@ def role(resolved: ResolvedConfig, one: PodRole) -> Role:
         rows=(),
         statements=json.dumps([dict(each) for each in one.statements]),
     )
+    common: JsonObject = {
+        "label": f"{one.label}-role",
+        "name": name,
+        "managed": one.managed,
+        "policies": (own,) if one.statements else (),
+        "path": iam.path,
+        "boundary": iam.permissions_boundary or "",
+    }
+    if one.web:
+        return ServiceAccountRole(
+            **common,
+            trusts=f"system:serviceaccount:{one.namespace}:{one.account}",
+            provider=OidcProvider("oidc-provider", cluster=cluster),
+            services=one.web.services,
+        )
     return Role(
-        f"{one.label}-role",
-        name=name,
+        **common,
         trusts=PODS_SERVICE,
-        managed=one.managed,
-        policies=(own,) if one.statements else (),
-        path=iam.path,
-        boundary=iam.permissions_boundary or "",
         caller=resolved.arn("eks", f"cluster/{resolved.eks_name}") if one.one_cluster else "",
     )

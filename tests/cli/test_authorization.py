@@ -31,6 +31,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "encryption": dict.fromkeys(("eks_secrets", "volumes", "bucket", "logs"), KEY),
         "auto_scaling": {"mode": "Enable"},
         "monitoring": "prometheus",
+        "operators": ["inference"],
         "iam": {"path": "/team/"},
         "storage": {"fsx_lustre": {"data": {
             "kms_key": KEY,

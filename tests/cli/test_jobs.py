@@ -39,7 +39,7 @@ CONFIG: dict[str, Any] = {
             "nvidia-device-plugin": {"devicePlugin": {"enabled": False}},
         },
     },
-    "operators": ["training", "spaces"],
+    "operators": ["training", "inference", "spaces"],
     "addons": yaml.safe_load((EXAMPLES / "inference.yaml").read_text())["addons"],
     "instance_groups": [
         group("gpus", "ml.p5.48xlarge", 2),
@@ -93,7 +93,7 @@ def test_operators_come_after_what_they_need_and_know_the_cluster(made: User, aw
     arn = aws.sagemaker.describe_cluster(ClusterName="demo")["ClusterArn"]
     settings = json.loads(eks["Addons"][INFERENCE]["Configuration"])
     assert settings["hyperpodClusterArn"] == arn
-    assert settings["tlsCertificateS3Bucket"] == "hyperpod-tls-demo"
+    assert settings["tlsCertificateS3Bucket"] == "hyperpod-tls-demo-123456789012-us-west-2"
     spaces = [each for each in eks["PodIdentityAssociations"] if "jupyter" in each]
     assert spaces == [
         "jupyter-k8s-system/jupyter-k8s-authmiddleware",

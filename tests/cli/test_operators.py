@@ -11,6 +11,7 @@ import pytest
 from hyperpod_eks.aws.client import Identity
 from hyperpod_eks.config.load import load
 from hyperpod_eks.config.mig import LABEL
+from hyperpod_eks.config.teams import GOVERNANCE
 from hyperpod_eks.config.warnings import warnings
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.helm.unknown_values import unknown
@@ -83,6 +84,13 @@ def test_an_addon_comes_after_those_that_it_needs_whatever_the_order_in_the_file
     assert needs(found[TRAINING]) == {"cert-manager"}
     assert needs(found["cert-manager"]) == set()
     assert needs(declared(operators=["training"])[TRAINING]) == {"cert-manager"}
+
+
+def test_task_governance_does_not_start_while_others_install_deployments() -> None:
+    found = declared(operators=["training", "inference"], teams={"a": {}}, addons={"x": {}})
+    assert needs(found[GOVERNANCE]) >= {"cert-manager", TRAINING, "x"}
+    assert GOVERNANCE in needs(found["amazon-sagemaker-hyperpod-inference"])
+    assert needs(found["cert-manager"]) == set()
 
 
 def test_a_need_that_addons_does_not_name_is_a_warning() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from hyperpod_eks.local.aws import eks_access, eks_kube, roles
+from hyperpod_eks.local.aws import eks_access, eks_inference, eks_kube, roles
 from hyperpod_eks.local.aws.eks_data import ADDONS, CREATABLE, SETTINGS, AddonKind
 from hyperpod_eks.local.aws.eks_model import Addon, Cluster
 from hyperpod_eks.local.aws.sim import ACCOUNT, current
@@ -20,6 +20,7 @@ from hyperpod_eks.local.aws.wire import Refused, new_uuid
 
 #: What EKS installs by itself with bootstrapSelfManagedAddons.
 GOVERNANCE = "amazon-sagemaker-hyperpod-taskgovernance"
+INFERENCE = "amazon-sagemaker-hyperpod-inference"
 _SELF_MANAGED = ("vpc-cni", "kube-proxy", "coredns")
 
 
@@ -190,6 +191,8 @@ def _settle_later(
             code, document["addonVersion"] = "ConfigurationConflict", before
         if not code:
             code, text = _missing(cluster, name)
+        if not code and name == INFERENCE:
+            code, text = eks_inference.refusal(cluster, document["configurationValues"] or "{}")
         if not code:
             image = _image(cluster, addon.workload[2], document["addonVersion"])
             settings = yaml.safe_load(document["configurationValues"] or "{}")
@@ -224,6 +227,9 @@ def _missing(cluster: Cluster, name: str) -> tuple[str, str]:
     if not (needs := ADDONS[name].needs):
         return "", ""
     group, _, other = needs.partition("/")
+    for each in ADDONS[name].beside:
+        if not eks_kube.exists(cluster, ADDONS[each].workload):
+            return "K8sResourceNotFound", f"required add-on {each} is not installed"
     if eks_kube.exists(cluster, ADDONS[other].workload):
         return "", ""
     text = f'no matches for kind "Certificate" in version "{group}/v1"'

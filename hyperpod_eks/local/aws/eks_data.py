@@ -84,6 +84,8 @@ class AddonKind:
 
     ``cert-manager.io/cert-manager``; empty for none.
     """
+    beside: tuple[str, ...] = ()
+    """Further add-ons without which it fails."""
     defines: tuple[Definition, ...] = ()
     """Kinds that it defines, and that last longer than it."""
 
@@ -243,10 +245,10 @@ ADDONS = {
     "amazon-sagemaker-hyperpod-inference": AddonKind(
         {"v2.1.0-eksbuild.1": "1.32-1.37"},
         0,
-        "Deployment/hyperpod-inference-system/hyperpod-inference-operator-controller-manager",
+        "Deployment/hyperpod-inference-system/hyperpod-inference-controller-manager",
         "machine-learning",
-        pod_identity=True,
         needs="cert-manager.io/cert-manager",
+        beside=("aws-mountpoint-s3-csi-driver", "aws-fsx-csi-driver", "metrics-server"),
         defines=(
             # github.com/aws/sagemaker-hyperpod-cli, charts/inference-operator/config/crd
             Definition(

@@ -7,7 +7,7 @@ import json
 import re
 import uuid
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 from xml.sax.saxutils import escape
 
 import moto.iam.urls
@@ -157,6 +157,23 @@ class Backend(IAMBackend):
         super().delete_role(role_name)
         current().role_deleted(role.arn)
 
+    # -- OIDC providers --------------------------------------------------------------------------
+
+    def add_client_id(self, arn: str, client: str) -> None:
+        """Let tokens for one more audience in (AddClientIDToOpenIDConnectProvider)."""
+        clients = self.get_open_id_connect_provider(arn).client_id_list
+        if client not in clients:
+            clients.append(client)
+
+    def create_open_id_connect_provider(
+        self, url: str, thumbprint_list: list[str], client_id_list: list[str], tags: Any
+    ) -> Any:
+        """Add the thumbprint that IAM retrieves where none is given (its API reference)."""
+        thumbprints = thumbprint_list or ["9e99a48a9960b14926bb7f3b02e22da2b0ab7280"]
+        return super().create_open_id_connect_provider(url, thumbprints, client_id_list, tags)
+
+    # -- service-linked roles --------------------------------------------------------------------
+
     def delete_service_linked_role(self, role_name: str) -> str:
         """Delete what DeleteRole refuses; returns the task's id, whose status is SUCCEEDED at once.
 
@@ -207,6 +224,7 @@ class Response(Lagging, IamResponse):
     stores: Mapping[str, str] = {
         "roles": "GetRole|ListRoles|List(Attached)?RolePolicies|GetRolePolicy|ListRoleTags",
         "managed_policies": "GetPolicy|ListPolicies|GetPolicyVersion|ListPolicyVersions",
+        "open_id_providers": "GetOpenIDConnectProvider|ListOpenIDConnectProvider.*",
     }
 
     def lagging_backend(self) -> IAMBackend:
@@ -218,10 +236,18 @@ class Response(Lagging, IamResponse):
         return self.lagging_backend().roles[key].name if store == "roles" else key
 
     def not_found(self, store: str, name: str) -> NotFoundException:
-        """Say that a role or policy does not exist."""
+        """Say that a role, policy or provider does not exist."""
         if store == "roles":
             return NotFoundException(f"The role with name {name} cannot be found.")
+        if store == "open_id_providers":
+            return NotFoundException(f"OpenIDConnect Provider not found for arn {name}")
         return NotFoundException(f"Policy {name} does not exist or is not attachable.")
+
+    def add_client_id_to_open_id_connect_provider(self) -> ActionResult:
+        """Answer as IAM does; moto lacks it."""
+        arn, backend = self._get_param("OpenIDConnectProviderArn"), self.lagging_backend()
+        cast("Backend", backend).add_client_id(arn, self._get_param("ClientID"))
+        return ActionResult({})
 
     def simulate_principal_policy(self) -> str:
         """Allow every action but those that ``Sim.denied`` matches.
@@ -395,5 +421,11 @@ def inventory(account: str, region: str) -> dict[str, Any]:
             profile.name: sorted(role.name for role in profile.roles)
             for profile in iam.instance_profiles.values()
         },
-        "OpenIdProviders": {arn: {} for arn in iam.open_id_providers},
+        "OpenIdProviders": {
+            arn: {
+                "ClientIDList": sorted(provider.client_id_list),
+                "Tags": {tag["Key"]: tag["Value"] for tag in provider.get_tags()},
+            }
+            for arn, provider in iam.open_id_providers.items()
+        },
     }

@@ -32,6 +32,29 @@ def trusts(role: Role, service: str) -> bool:
     )
 
 
+def trusts_token(role: Role, issuer: str, subject: str) -> bool:
+    """Say whether a pod's token lets it assume the role (sts:AssumeRoleWithWebIdentity).
+
+    ``issuer`` is the URL of the token's issuer, for which IAM must have a provider with the
+    audience of STS, and ``subject`` the service account (EKS User Guide, "IAM roles for service
+    accounts"; IAM User Guide, "AssumeRoleWithWebIdentity").
+    """
+    host = issuer.removeprefix("https://")
+    arn = f"arn:aws:iam::{ACCOUNT}:oidc-provider/{host}"
+    provider = iam_backends[ACCOUNT]["aws"].open_id_providers.get(arn)
+    if provider is None or "sts.amazonaws.com" not in provider.client_id_list:
+        return False
+    context = {f"{host}:aud": "sts.amazonaws.com", f"{host}:sub": subject}
+    wish = Wish("sts:AssumeRoleWithWebIdentity", context=context, tags={})
+    return any(
+        statement.get("Effect") == "Allow"
+        and wish.action in listed(statement.get("Action"))
+        and arn in listed((statement.get("Principal") or {}).get("Federated"))
+        and met(statement, wish)
+        for statement in _statements(role.assume_role_policy_document)
+    )
+
+
 def allows(role: Role, action: str, resource: str = "*") -> bool:
     """Say whether the role's policies allow an action; conditions are taken as met.
 
