@@ -29,6 +29,7 @@ from hyperpod_eks.local.kubernetes import INSTANT, Cluster
 from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.local.tls import make_pki
 from hyperpod_eks.resources import eks
+from hyperpod_eks.resources.hyperpod import api
 from hyperpod_eks.terminal.timeline import Timeline
 
 from .conftest import User, at_work, new_session
@@ -272,7 +273,9 @@ def test_hyperpod_begins_while_the_vpc_cni_is_still_coming(user: User) -> None:
     assert [call.status for call in start] == [200]
 
 
-def test_three_times_the_nodes_are_three_times_the_pages_and_nothing_else(user: User) -> None:
+def test_three_times_the_nodes_are_three_times_the_pages_and_nothing_else(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in limits()["sagemaker"]:
         user.stack.sim.set_quota("sagemaker", name, 1e6)
     found = {}
@@ -288,6 +291,39 @@ def test_three_times_the_nodes_are_three_times_the_pages_and_nothing_else(user: 
     assert found[100].pop("sagemaker.ListClusterNodes") == 1
     assert found[300].pop("sagemaker.ListClusterNodes") == 3
     assert found[100] == found[300]
+
+    monkeypatch.setattr("hyperpod_eks.resources.hyperpod.api.PAGE", 30)  # ten pages, one a group
+    with rounds(user.stack) as chain:
+        status = user.types("status", "-f", str(config), "-o", "json")
+    assert len({node["instance_id"] for node in status.document["nodes"]}) == 300
+    assert costs(user.stack)["sagemaker.ListClusterNodes"] == 11
+    assert len(chain) <= 5  # the pages of all nodes would follow each other
+
+
+@pytest.mark.parametrize(
+    ("sizes", "parts"),
+    [
+        ({"a": 500, "b": 500}, ["a", "b"]),
+        ({"gpu": 700, "gpu-2": 400, "cpu": 900}, ["gpu", "cpu"]),
+        ({"workers": 5000}, []),
+        ({f"{i:02}x": 10 for i in range(100)}, []),  # a page each: more calls
+        ({}, []),
+    ],
+)
+def test_many_nodes_are_listed_by_group_if_that_takes_hardly_more_calls(
+    sizes: dict[str, int], parts: list[str]
+) -> None:
+    groups = [{"InstanceGroupName": n, "CurrentCount": c} for n, c in sizes.items()]
+    assert api._parts({"InstanceGroups": groups}) == parts
+
+
+def test_backups_of_a_cluster_that_is_gone_are_looked_up_once(user: User) -> None:
+    user.has("demo")
+    user.stack.reset()
+    (user.folder / "demo.hyperpod-eks.json").unlink()
+    costs(user.stack)
+    assert user.types("plan", "demo").code == 0
+    assert costs(user.stack)["sagemaker.DescribeCluster"] <= 2
 
 
 def note(told: list[str], event: Any) -> None:

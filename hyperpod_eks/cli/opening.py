@@ -418,11 +418,11 @@ def restored(aws: Aws, manifest: Manifest) -> JsonObject | None:
     HyperPod cluster ARN and another VPC id.
     """
     here = (manifest.cluster, aws.identity.account, aws.identity.region)
-    ids: set[str] = set()
+    ids: set[str] | None = None
     for old in versions(manifest.store):
         if not (old.config and (old.cluster, old.account, old.region) == here):
             continue
-        ids = ids or _ids(aws, manifest.cluster)
+        ids = _ids(aws, manifest.cluster) if ids is None else ids  # asked once, also for none
         records = [old.records.get(key) for key in ("network/vpc", "hyperpod/cluster")]
         if any(r and r.state != "deleted" and ids & {r.id, r.arn} for r in records):
             return old.config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -14,6 +15,7 @@ from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.documents import Json, JsonMapping, JsonObject
 from hyperpod_eks.kube.nodes import Node
 from hyperpod_eks.resources.base import MINUTE
+from hyperpod_eks.workers import for_each
 
 
 def every_group(found: JsonMapping) -> list[JsonMapping]:
@@ -185,14 +187,64 @@ def operations(snapshot: Snapshot, name: str) -> list[Operation]:
 
 
 def instances(snapshot: Snapshot, name: str) -> list[JsonMapping]:
-    """Return a cluster's instances; read once per snapshot."""
-    return snapshot.all(
-        snapshot.aws.sagemaker,
-        "list_cluster_nodes",
-        "ClusterNodeSummaries",
-        ClusterName=name,
-        PaginationConfig={"PageSize": 100},
+    """Return a cluster's instances; read once per snapshot.
+
+    A page has 100 and names the next one, so that 10,000 instances take a hundred rounds.  Where it
+    takes hardly more calls, what follows the first page is listed by instance group, several at a
+    time.
+    """
+
+    def pages(**asked: object) -> Iterator[JsonMapping]:
+        lister = snapshot.aws.sagemaker.get_paginator("list_cluster_nodes")
+        sizes = {"PageSize": PAGE}
+        yield from lister.paginate(ClusterName=name, PaginationConfig=sizes, **asked)  # type: ignore[arg-type]  # the filter is data
+
+    def ask() -> list[JsonMapping]:
+        found: dict[str, JsonMapping] = {}  # a name may be part of several groups' names
+
+        def keep(page: JsonMapping) -> None:
+            found.update((each["InstanceId"], each) for each in page["ClusterNodeSummaries"])
+
+        def read(part: str) -> None:
+            for page in pages(InstanceGroupNameContains=part):
+                keep(page)
+
+        every = pages()
+        first = next(every)
+        keep(first)
+        if parts := first.get("NextToken") and _parts(describe(snapshot, name) or {}):
+            for_each(read, parts, AT_ONCE)
+        else:
+            for page in every:
+                keep(page)
+        return list(found.values())
+
+    return snapshot.once(("instances", name), ask)
+
+
+PAGE = 100
+"""Instances per page, the most that ListClusterNodes takes."""
+AT_ONCE = 8
+"""Instance groups that are listed at the same time."""
+
+
+def _parts(cluster: JsonMapping) -> list[str]:
+    """Return parts of groups' names that together select all instances.
+
+    ListClusterNodes selects groups "whose name contain a specified string" (SageMaker API
+    reference).  Empty for a single part, and if the parts would take more than a tenth more calls
+    than one list of all.
+    """
+    sizes = {
+        each["InstanceGroupName"]: each.get("CurrentCount", 0) for each in every_group(cluster)
+    }
+    parts = [part for part in sizes if not any(other in part and other != part for other in sizes)]
+    calls = sum(
+        max(1, math.ceil(sum(size for name, size in sizes.items() if part in name) / PAGE))
+        for part in parts
     )
+    few = 1 + calls <= 1.1 * math.ceil(sum(sizes.values()) / PAGE)
+    return parts if few and len(parts) > 1 else []
 
 
 def node_rows(snapshot: Snapshot, name: str, registered: Sequence[Node]) -> list[NodeRow]:
