@@ -336,10 +336,9 @@ def _logger() -> logging.Logger:
 
 
 def current_console() -> Console:
-    """Return the console of the running command."""
-    found = click.get_current_context().find_object(Console)
-    assert found, "every command runs under run()"
-    return found
+    """Return the console of the running command, which `run` sets up when it is first asked for."""
+    console: Console = click.get_current_context().find_root().obj()
+    return console
 
 
 class Lines:
