@@ -14,7 +14,7 @@ import yaml
 from botocore.exceptions import ClientError
 
 from hyperpod_eks.aws.client import Aws
-from hyperpod_eks.local.kubernetes import karpenter_kinds, kueue
+from hyperpod_eks.local.kubernetes import karpenter_kinds, kueue_kinds
 from hyperpod_eks.local.kubernetes.resources import Registry, Resource
 from hyperpod_eks.local.stack import Stack
 from tests import published
@@ -228,7 +228,7 @@ def stricter(ours: Any, theirs: Any, path: str) -> Iterator[str]:
 
 @CLONES
 def test_kueues_kinds_refuse_nothing_that_kueues_own_accept() -> None:
-    for definition in kueue.definitions():
+    for definition in kueue_kinds.definitions():
         names = definition["spec"]["names"]
         (version,) = definition["spec"]["versions"]
         api_version = f"{definition['spec']['group']}/{version['name']}"

@@ -17,7 +17,8 @@ from hyperpod_eks.local.aws.hyperpod_model import Cluster, Document
 from hyperpod_eks.local.aws.sim import ACCOUNT, current
 from hyperpod_eks.local.aws.wire import Refused, in_order, page
 from hyperpod_eks.local.kubernetes import Cluster as Kubernetes
-from hyperpod_eks.local.kubernetes.kueue import MANAGED, MANAGER
+from hyperpod_eks.local.kubernetes.kueue import MANAGER
+from hyperpod_eks.local.kubernetes.kueue_kinds import MANAGED
 from hyperpod_eks.local.kubernetes.rules import amount
 
 
