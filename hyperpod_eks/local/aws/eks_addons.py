@@ -21,6 +21,9 @@ from hyperpod_eks.local.aws.wire import Refused, new_uuid
 #: What EKS installs by itself with bootstrapSelfManagedAddons.
 GOVERNANCE = "amazon-sagemaker-hyperpod-taskgovernance"
 INFERENCE = "amazon-sagemaker-hyperpod-inference"
+OLD_KUEUE = "v1.3."
+"""Versions whose Kueue stores cohorts as v1alpha1, as Kueue before 0.13 does.  v1.5 and v1.6 store
+the same versions, and v1.6 has Kueue 0.19: v1beta2 (developer guide, "Upgrade the task …")."""
 _SELF_MANAGED = ("vpc-cni", "kube-proxy", "coredns")
 
 
@@ -204,7 +207,7 @@ def _settle_later(
                 text = text or eks_kube.define(cluster, each)
             code = "ConfigurationConflict" if text else ""
             if name == GOVERNANCE and not code and (kubernetes := eks_kube.endpoint(cluster)):
-                kubernetes.queue(installed=True)
+                kubernetes.queue(installed=True, old=document["addonVersion"].startswith(OLD_KUEUE))
         document["modifiedAt"] = sim.clock.now()
         document["health"] = {"issues": [_issue(code, text)] if code else []}
         if code:
@@ -241,7 +244,7 @@ def _stored(before: str, after: str) -> str:
 
     SageMaker developer guide, "Upgrade the task governance add-on"; the code of the issue is ours.
     """
-    if not before.startswith("v1.3.") or after.startswith("v1.3."):
+    if not before.startswith(OLD_KUEUE) or after.startswith(OLD_KUEUE):
         return ""
     return (
         'CustomResourceDefinition.apiextensions.k8s.io "cohorts.kueue.x-k8s.io" is invalid:'

@@ -18,7 +18,7 @@ from hyperpod_eks.local.aws.sim import ACCOUNT, current
 from hyperpod_eks.local.aws.wire import Refused, in_order, page
 from hyperpod_eks.local.kubernetes import Cluster as Kubernetes
 from hyperpod_eks.local.kubernetes.kueue import MANAGER
-from hyperpod_eks.local.kubernetes.kueue_kinds import MANAGED
+from hyperpod_eks.local.kubernetes.kueue_kinds import GROUP, MANAGED
 from hyperpod_eks.local.kubernetes.rules import amount
 
 
@@ -220,7 +220,7 @@ class Governance:
         if kind == POLICY:
             self._put_policy(kubernetes, document)
         else:
-            _put_team(kubernetes, document)
+            _put_team(kubernetes, document, fair=self._is_fair(document["ClusterArn"]))
         document["Status"] = f"{what}d"
 
     def _kubernetes(self, document: Document) -> Kubernetes | None:
@@ -234,6 +234,15 @@ class Governance:
             body = {"metadata": {"name": f"{each['Name']}-priority"}, "value": each["Weight"]}
             kubernetes.put("WorkloadPriorityClass", body)
         document["_classes"] = [f"{each['Name']}-priority" for each in classes]
+
+        for quota in self._live(QUOTA, document["ClusterArn"]):
+            if quota["Status"] in ("Created", "Updated"):
+                _put_team(kubernetes, quota, fair=self._is_fair(document["ClusterArn"]))
+
+    def _is_fair(self, cluster_arn: str) -> bool:
+        """Whether idle compute is shared by weights (SchedulerConfig, FairShare)."""
+        settings = [each["SchedulerConfig"] for each in self._live(POLICY, cluster_arn)]
+        return not settings or settings[0]["FairShare"] == "Enabled"
 
     def _gone(self, kind: Kind, document: Document) -> None:
         kubernetes = self._kubernetes(document)
@@ -276,8 +285,12 @@ def _filled(members: Document) -> Document:
     return filled
 
 
-def _put_team(kubernetes: Kubernetes, document: Document) -> None:
-    """Write the team's namespace, queues and flavors."""
+def _put_team(kubernetes: Kubernetes, document: Document, *, fair: bool) -> None:
+    """Write the team's namespace, queues and flavors.
+
+    What a team lends is taken back when its own tasks need it (developer guide, "Task governance
+    for model deployment"); that their priority does not matter then is a guess.
+    """
     space, config = namespace(_team(document)), document["ComputeQuotaConfig"]
     marks = {
         **MANAGED,
@@ -300,13 +313,17 @@ def _put_team(kubernetes: Kubernetes, document: Document) -> None:
         for each, found in amounts
     ]
     disabled = document.get("ActivationState") == "Disabled"
+    weight = str(document["ComputeQuotaTarget"]["FairShareWeight"])
     spec = {
-        "cohortName": _COHORT,
+        "cohortName" if kubernetes.serves(GROUP, "v1beta2") else "cohort": _COHORT,
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": space}},
-        "preemption": {"withinClusterQueue": config["PreemptTeamTasks"]},
-        "fairSharing": {"weight": str(document["ComputeQuotaTarget"]["FairShareWeight"])},
+        "preemption": {
+            "withinClusterQueue": config["PreemptTeamTasks"],
+            "reclaimWithinCohort": "Any",
+        },
         "resourceGroups": [{"coveredResources": covered, "flavors": flavors}] if flavors else [],
         "stopPolicy": "Hold" if disabled else "None",
+        **({"fairSharing": {"weight": weight}} if fair else {}),
     }
     kubernetes.put("ClusterQueue", {"metadata": {"name": queue}, "spec": spec})
     local = {"metadata": {"name": f"{space}-localqueue"}, "spec": {"clusterQueue": queue}}

@@ -408,6 +408,8 @@ class Api:
         if verb is None:
             raise errors.not_allowed()
         answer = verb(request, target)
+        if target.resource.definition and isinstance(answer.content, dict):
+            answer = replace(answer, content=_in_version(answer.content, target.resource))
         if (kind := request.metadata_kind()) and isinstance(answer.content, dict):
             return replace(answer, content=_metadata_only(answer.content, kind))
         return answer
@@ -669,6 +671,16 @@ def _written(status: int, obj: Obj, how: Write) -> Answer:
 
 
 _SUCCESS: Obj = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
+
+
+def _in_version(content: Obj, resource: Resource) -> Obj:
+    """Return custom resources in the version that was asked for: conversion strategy None."""
+    if content.get("kind") == resource.kind:
+        return {**content, "apiVersion": resource.group_version}
+    if content.get("kind") == f"{resource.kind}List":
+        items = [{**each, "apiVersion": resource.group_version} for each in content["items"]]
+        return {**content, "items": items}
+    return content
 
 
 def _list_of(resource: Resource, objects: list[Obj], version: str, more: Obj | None = None) -> Obj:

@@ -183,9 +183,9 @@ class Cluster:
 
     # --- task governance -------------------------------------------------------------------------
 
-    def queue(self, *, installed: bool) -> None:
-        """Install Kueue, or remove it with every object of its kinds."""
-        self._controllers.queue(installed=installed)
+    def queue(self, *, installed: bool, old: bool = False) -> None:
+        """Install Kueue, an ``old`` one or not, or remove it with every object of its kinds."""
+        self._controllers.queue(installed=installed, old=old)
 
     def put(self, kind: str, body: Obj, namespace: str = "") -> None:
         """Write an object as a controller of AWS does; its labels and spec are replaced."""
@@ -209,6 +209,10 @@ class Cluster:
                 self._store.delete(resource, namespace, name)
 
     # --- questions -------------------------------------------------------------------------------
+
+    def serves(self, group: str, version: str) -> bool:
+        """Whether a version of a group is served."""
+        return version in self._store.registry.versions().get(group, ())
 
     def has(self, kind: str, name: str, namespace: str = "") -> bool:
         """Whether an object exists: has("Namespace", "aws-hyperpod")."""

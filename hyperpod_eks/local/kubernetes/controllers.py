@@ -76,11 +76,11 @@ class Controllers:
             if self._karpenter:
                 self._wake(self._karpenter.reconcile)
 
-    def queue(self, *, installed: bool) -> None:
-        """Install Kueue, or remove it with every object of its kinds."""
+    def queue(self, *, installed: bool, old: bool) -> None:
+        """Install Kueue, an ``old`` one or not, or remove it with every object of its kinds."""
         with self._store.lock:
             if installed:
-                self._kueue.install()
+                self._kueue.install(old=old)
             else:
                 self._kueue.remove()
             self._wake(self._kueue.reconcile)
@@ -110,7 +110,8 @@ class Controllers:
             self._wake(self._workloads.reconcile)
         if kind in jobs.KINDS:
             self._wake(self._jobs.reconcile)
-        if self._kueue.installed and kind in kueue.KINDS:
+        ended = gone and kind == "Workload"
+        if self._kueue.installed and (ended or kind in kueue.KINDS):
             self._wake(self._kueue.reconcile)
         if self._karpenter and kind in karpenter.KINDS:
             self._wake(self._karpenter.reconcile)

@@ -2,15 +2,15 @@
 
 A job with the label of a queue is suspended when it is created (Kueue's webhook), gets a Workload,
 and runs once its ClusterQueue has unused quota, its own or what its cohort lends
-(https://kueue.sigs.k8s.io/docs/concepts/, "Cluster Queue", "Workload", "Cohort").  Not imitated:
-preemption, fair sharing, topologies, and the other kinds of jobs, such as pods and Deployments.
+(https://kueue.sigs.k8s.io/docs/concepts/, "Cluster Queue", "Workload", "Cohort").  Others give
+way to it as `kueue_quota` says.  Not imitated: topologies, and the other kinds of jobs, such as
+pods and Deployments.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from decimal import Decimal
 from typing import Any
 
 from .clock import timestamp
@@ -26,9 +26,9 @@ from .kueue_kinds import (
     definitions,
     policy,
 )
+from .kueue_quota import Quotas, asked_by, flavors
 from .objects import Obj, deleting, dig, labels, owner_uids
 from .resources import Resource
-from .rules import amount
 from .store import Store
 from .workloads import digest, is_available, owner_reference
 
@@ -46,11 +46,11 @@ class Kueue:
         self._store = store
         self.installed = False
 
-    def install(self) -> None:
+    def install(self, *, old: bool) -> None:
         """Define the kinds, and the policy that refuses what names no queue."""
         self.installed = True
         for kind, body in (
-            *(("CustomResourceDefinition", each) for each in definitions()),
+            *(("CustomResourceDefinition", each) for each in definitions(old=old)),
             *policy(),
         ):
             resource = self._store.registry.builtin(kind)
@@ -118,7 +118,7 @@ class Kueue:
                     self._condition(workload, "Finished", True, "Succeeded", "Job finished")
                 elif workload and not _is(workload, "Admitted"):
                     waiting.append((kind, job, workload))
-        for kind, job, workload in sorted(waiting, key=lambda one: _order(one[2])):
+        for kind, job, workload in self._in_turn(waiting):
             self._admit(kind, job, workload)
         self._count()
 
@@ -163,82 +163,97 @@ class Kueue:
 
     # --- quotas ----------------------------------------------------------------------------------
 
-    def _admit(self, kind: str, job: Obj, workload: Obj) -> None:
-        """Start a job if its queue has room; otherwise say in its Workload what it waits for."""
+    def _in_turn(self, waiting: list[tuple[str, Obj, Obj]]) -> Iterator[tuple[str, Obj, Obj]]:
+        """Yield the jobs that wait: first those that need not borrow, then those of the queue with
+        the smallest share, then by priority and age ("Cluster Queue", "Cohort"; "Preemption", "Fair
+        Sharing")."""
+
+        quotas = self._quotas()
+
+        def turn(one: tuple[str, Obj, Obj]) -> tuple[bool, int, tuple[int, str, str]]:
+            name = self._queue_of(one[2])[0]
+            asked, priority = asked_by(one[2]), _order(one[2])
+            if name not in quotas.queues:
+                return True, 0, priority
+            own = [each["name"] for each in flavors(quotas.queues[name])]
+            borrows = all(quotas.borrows(name, each, asked) for each in own)
+            fair = dig(quotas.queues[name], "spec", "fairSharing") is not None
+            return borrows, quotas.share(name) if fair and borrows else 0, priority
+
+        while waiting:
+            first = min(waiting, key=turn)
+            waiting.remove(first)
+            yield first
+            quotas = self._quotas()
+
+    def _quotas(self) -> Quotas:
+        return Quotas(self._objects("ClusterQueue"), self._objects("Workload"))
+
+    def _queue_of(self, workload: Obj) -> tuple[str, str]:
+        """Return the ClusterQueue of a Workload; without one, why not."""
         namespace, name = workload["metadata"]["namespace"], workload["spec"]["queueName"]
         local = [q for q in self._objects("LocalQueue", namespace) if q["metadata"]["name"] == name]
-        queues = {q["metadata"]["name"]: q for q in self._objects("ClusterQueue")}
-        queue = queues.get(dig(local[0], "spec", "clusterQueue")) if local else None
-        if queue is None or dig(queue, "spec", "stopPolicy") not in (None, "None"):
-            what = f"ClusterQueue of LocalQueue {name} is inactive"
-            why = what if local else f"LocalQueue {name} doesn't exist"
+        if not local:
+            return "", f"LocalQueue {name} doesn't exist"
+        wanted = dig(local[0], "spec", "clusterQueue")
+        for queue in self._objects("ClusterQueue"):
+            stopped = dig(queue, "spec", "stopPolicy") not in (None, "None")
+            if queue["metadata"]["name"] == wanted and not stopped:
+                return wanted, ""
+        return "", f"ClusterQueue of LocalQueue {name} is inactive"
+
+    def _admit(self, kind: str, job: Obj, workload: Obj) -> None:
+        """Start a job if its queue has room, or others give way; else say what it waits for."""
+        name, why = self._queue_of(workload)
+        if not name:
             self._condition(workload, "QuotaReserved", False, "Inadmissible", why)
             return
-        asked, problem = _asked(workload), ""
-        for flavor in _flavors(queue):
-            problem = self._lack(queues, queue, flavor["name"], asked)
+        quotas, asked, problem = self._quotas(), asked_by(workload), "no flavor"
+        own = [each["name"] for each in flavors(quotas.queues[name])]
+        for flavor in own:
+            problem = quotas.lack(name, flavor, asked)
             if not problem:
-                self._start(kind, job, workload, queue, flavor["name"])
+                self._start(kind, job, workload, name, flavor)
                 return
-        told = f"couldn't assign flavors to pod set main: {problem or 'no flavor'}"
+        for flavor in own:
+            targets = quotas.targets(name, workload["spec"]["priority"], flavor, asked)
+            for uid, reason in targets.items():
+                self._evict(uid, workload, reason)
+            if targets:
+                self._start(kind, job, workload, name, flavor)
+                return
+        told = f"couldn't assign flavors to pod set main: {problem}"
         self._condition(workload, "QuotaReserved", False, "Pending", told)
 
-    def _lack(
-        self, queues: dict[str, Obj], queue: Obj, flavor: str, asked: dict[str, Decimal]
-    ) -> str:
-        """Return why a flavor has no room for what is asked; empty if it has."""
-        name = queue["metadata"]["name"]
-        own = _quotas(queue, flavor)
-        cohort = dig(queue, "spec", "cohortName")
-        members = [
-            q
-            for q in queues.values()
-            if q is not queue and cohort and dig(q, "spec", "cohortName") == cohort
-        ]
-        for resource, wanted in asked.items():
-            if resource not in own:
-                return f"resource {resource} unavailable in ClusterQueue"
-            nominal, borrows, _ = own[resource]
-            used = self._used(name, flavor)[resource]
-            lent = sum(
-                (
-                    min(theirs[0], theirs[0] if theirs[2] is None else theirs[2])
-                    - self._borrowed(q, flavor, resource, theirs)
-                    for q in members
-                    if (theirs := _quotas(q, flavor).get(resource))
-                ),
-                Decimal(0),
-            )
-            room = nominal + (lent if borrows is None else min(borrows, lent)) - used
-            if wanted > room:
-                return (
-                    f"insufficient unused quota for {resource} in flavor {flavor},"
-                    f" {wanted - room:f} more needed"
-                )
-        return ""
+    def _evict(self, uid: str, by: Obj, reason: tuple[str, str]) -> None:
+        """Suspend the job of a Workload, which waits again ("Preemption")."""
+        (workload,) = (x for x in self._objects("Workload") if x["metadata"]["uid"] == uid)
+        (owner,) = owner_uids(by)
+        told = (
+            f"Preempted to accommodate a workload (UID: {by['metadata']['uid']}, JobUID: {owner})"
+            f" due to {reason[1]}"
+        )
+        status = {k: v for k, v in workload["status"].items() if k != "admission"}
+        self._store.set_status(self._kind("Workload"), workload, status)
+        for type_, good, why in (
+            ("Evicted", True, "Preempted"),
+            ("Preempted", True, reason[0]),
+            ("QuotaReserved", False, "Pending"),
+            ("Admitted", False, "NoReservation"),
+        ):
+            live = self._store.get(self._kind("Workload"), *_place(workload))
+            text = told if why != "NoReservation" else "The workload has no reservation"
+            self._condition(live, type_, good, why, text)
+        for kind in JOBS:
+            for job in self._objects(kind, workload["metadata"]["namespace"]):
+                if job["metadata"]["uid"] in owner_uids(workload):
+                    before = _as_asked(kind, job, workload)
+                    suspended = _suspended(kind, before, suspend=True)
+                    self._store.modify(self._kind(kind), job, suspended)
 
-    def _borrowed(self, queue: Obj, flavor: str, resource: str, quota: Any) -> Decimal:
-        """Return how much of what a queue lends it uses itself."""
-        nominal, _, lends = quota
-        kept = nominal - (nominal if lends is None else lends)
-        used: Decimal = self._used(queue["metadata"]["name"], flavor)[resource]
-        return max(Decimal(0), Decimal(used - kept))
-
-    def _used(self, queue: str, flavor: str) -> Any:
-        """Return the use of a queue's flavor by resource, of Workloads that run."""
-        total: Any = Counter()
-        for each in self._objects("Workload"):
-            admission = dig(each, "status", "admission") or {}
-            if admission.get("clusterQueue") != queue or _is(each, "Finished"):
-                continue
-            for one in admission["podSetAssignments"]:
-                if flavor in one["flavors"].values():
-                    total.update({k: amount(v) for k, v in one["resourceUsage"].items()})
-        return total
-
-    def _start(self, kind: str, job: Obj, workload: Obj, queue: Obj, flavor: str) -> None:
+    def _start(self, kind: str, job: Obj, workload: Obj, name: str, flavor: str) -> None:
         """Reserve the quota, and let the job run on nodes of its flavor."""
-        asked = _asked(workload)
+        asked = asked_by(workload)
         count = sum(each["count"] for each in workload["spec"]["podSets"])
         assignment = {
             "name": "main",
@@ -246,17 +261,17 @@ class Kueue:
             "flavors": dict.fromkeys(asked, flavor),
             "resourceUsage": {k: f"{v:f}" for k, v in asked.items()},
         }
-        name = queue["metadata"]["name"]
         status = {
             **(workload.get("status") or {}),
             "admission": {"clusterQueue": name, "podSetAssignments": [assignment]},
         }
         self._store.set_status(self._kind("Workload"), workload, status)
-        for type_ in ("QuotaReserved", "Admitted"):
+        told = f"Quota reserved in ClusterQueue {name}"
+        news = [("QuotaReserved", True, told), ("Admitted", True, "The workload is admitted")]
+        news += [(type_, False, told) for type_ in ("Evicted", "Preempted") if _is(workload, type_)]
+        for type_, good, text in news:
             live = self._store.get(self._kind("Workload"), *_place(workload))
-            told = f"Quota reserved in ClusterQueue {name}"
-            text = told if type_ == "QuotaReserved" else "The workload is admitted"
-            self._condition(live, type_, True, type_, text)
+            self._condition(live, type_, good, type_ if good else "QuotaReserved", text)
         flavors = {f["metadata"]["name"]: f for f in self._objects("ResourceFlavor")}
         chosen = dig(flavors.get(flavor, {}), "spec", "nodeLabels") or {}
         started = _suspended(kind, _on_nodes(kind, job, chosen), suspend=False)
@@ -287,13 +302,14 @@ class Kueue:
             at = local["metadata"]["namespace"], local["metadata"]["name"]
             of.setdefault(dig(local, "spec", "clusterQueue"), []).append(at)
             self._told("LocalQueue", local, pending[at], admitted[at])
+        quotas = self._quotas()
         for queue in self._objects("ClusterQueue"):
-            ats = of.get(queue["metadata"]["name"], ())
-            self._told(
-                "ClusterQueue", queue, sum(pending[a] for a in ats), sum(admitted[a] for a in ats)
-            )
+            name = queue["metadata"]["name"]
+            ats = of.get(name, ())
+            counts = sum(pending[a] for a in ats), sum(admitted[a] for a in ats)
+            self._told("ClusterQueue", queue, *counts, **_use(quotas, name))
 
-    def _told(self, kind: str, queue: Obj, pending: int, admitted: int) -> None:
+    def _told(self, kind: str, queue: Obj, pending: int, admitted: int, **more: Any) -> None:
         status = queue.get("status") or {}
         since = dig([*(status.get("conditions") or ()), {}][0], "lastTransitionTime")
         active = {
@@ -303,7 +319,9 @@ class Kueue:
             "message": "Can admit new workloads",
             "lastTransitionTime": since or timestamp(self._store.clock),
         }
-        told = {"conditions": [active], "pendingWorkloads": pending, "admittedWorkloads": admitted}
+        counts = {"pendingWorkloads": pending, "admittedWorkloads": admitted}
+        counts["reservingWorkloads"] = admitted  # without checks all that have quota are admitted
+        told = {"conditions": [active], **counts, **more}
         self._store.set_status(self._kind(kind), queue, {**status, **told})
 
 
@@ -354,6 +372,20 @@ def _on_nodes(kind: str, job: Obj, chosen: Obj) -> Obj:
     return {**job, "spec": {**spec, field: parts}}
 
 
+def _as_asked(kind: str, job: Obj, workload: Obj) -> Obj:
+    """Return a job with the templates that it had before it started."""
+    templates = {each["name"]: each["template"] for each in workload["spec"]["podSets"]}
+    spec = job["spec"]
+    if kind == "Job":
+        return {**job, "spec": {**spec, "template": templates["main"]}}
+    field = _REPLICAS[kind]
+    parts = {
+        role: {**part, "template": templates[role.lower()]}
+        for role, part in (spec.get(field) or {}).items()
+    }
+    return {**job, "spec": {**spec, field: parts}}
+
+
 def _pod_sets(kind: str, job: Obj) -> Iterator[tuple[str, int, Obj]]:
     spec = job["spec"]
     if kind == "Job":
@@ -363,36 +395,24 @@ def _pod_sets(kind: str, job: Obj) -> Iterator[tuple[str, int, Obj]]:
         yield role.lower(), part.get("replicas", 1), part.get("template") or {}
 
 
-def _asked(workload: Obj) -> dict[str, Decimal]:
-    """Return what all pods of a Workload request; without requests, their limits."""
-    total: Any = Counter()
-    for each in workload["spec"]["podSets"]:
-        for container in dig(each["template"], "spec", "containers") or ():
-            resources = container.get("resources") or {}
-            asked = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
-            for name, quantity in asked.items():
-                total[name] += (amount(quantity) or Decimal(0)) * each["count"]
-    return dict(+total)
-
-
-def _flavors(queue: Obj) -> Iterator[Obj]:
-    for group in dig(queue, "spec", "resourceGroups") or ():
-        yield from group.get("flavors") or ()
-
-
-def _quotas(queue: Obj, flavor: str) -> dict[str, tuple[Decimal, Decimal | None, Decimal | None]]:
-    """Return nominal quota, borrowing limit and lending limit of a flavor, by resource."""
-
-    def limit(of: Obj, name: str) -> Decimal | None:
-        return amount(of[name]) if of.get(name) is not None else None
-
-    return {
-        each["name"]: (
-            amount(each["nominalQuota"]) or Decimal(0),
-            limit(each, "borrowingLimit"),
-            limit(each, "lendingLimit"),
-        )
-        for one in _flavors(queue)
-        if one["name"] == flavor
-        for each in one.get("resources") or ()
-    }
+def _use(quotas: Quotas, queue: str) -> Obj:
+    """Return what a ClusterQueue's status says of its quota."""
+    used, borrowed = quotas.used(queue), quotas.borrowed(queue)
+    rows = [
+        {
+            "name": flavor["name"],
+            "resources": [
+                {
+                    "name": each["name"],
+                    "total": f"{used[flavor['name'], each['name']]:f}",
+                    "borrowed": f"{borrowed[flavor['name'], each['name']]:f}",
+                }
+                for each in flavor["resources"]
+            ],
+        }
+        for flavor in flavors(quotas.queues[queue])
+    ]
+    found: Obj = {"flavorsReservation": rows, "flavorsUsage": rows}
+    if dig(quotas.queues[queue], "spec", "fairSharing") is not None:
+        found["fairSharing"] = {"weightedShare": quotas.share(queue)}
+    return found

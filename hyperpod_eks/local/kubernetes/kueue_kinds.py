@@ -39,10 +39,12 @@ def _list(items: Obj, most: int) -> Obj:
     return {"type": "array", "items": items, "maxItems": most}
 
 
-def definitions() -> Iterator[Obj]:
+def definitions(*, old: bool = False) -> Iterator[Obj]:
     """Yield the CustomResourceDefinitions: those of kubernetes-sigs/kueue, config/components/crd.
 
     Names, scopes and members are Kueue's (apis/kueue/v1beta2); what is not checked is preserved.
+    Kueue since 0.16 serves v1beta2, and v1beta1 as deprecated.  ``old`` are those of 0.12 and
+    before, with v1beta1 alone, and cohorts as v1alpha1.
     """
     resource = _object(
         ("name", "nominalQuota"),
@@ -60,10 +62,14 @@ def definitions() -> Iterator[Obj]:
     never = {"type": "string", "enum": ["Never", "LowerPriority", "LowerOrNewerEqualPriority"]}
     queue = _object(
         resourceGroups=_list(group, 16),
-        cohortName=_TEXT,
-        preemption=_object(withinClusterQueue=never),
+        preemption=_object(
+            withinClusterQueue=never,
+            reclaimWithinCohort={"type": "string", "enum": ["Never", "LowerPriority", "Any"]},
+        ),
+        fairSharing=_object(weight=_QUANTITY),
         stopPolicy={"type": "string", "enum": ["None", "Hold", "HoldAndDrain"]},
     )
+    queue["properties"]["cohort" if old else "cohortName"] = _TEXT
     count = {"type": "integer", "default": 1}
     pod_set = _object(("template",), name=_TEXT, count=count, template=_ANY)
     workload = _object(
@@ -83,28 +89,32 @@ def definitions() -> Iterator[Obj]:
         ("MultiKueueConfig", "Cluster", _ANY),
         ("ProvisioningRequestConfig", "Cluster", _ANY),
     ):
-        yield _definition(kind, scope, _object(spec=spec, status=_ANY))
+        yield _definition(kind, scope, _object(spec=spec, status=_ANY), old=old)
     value = {"type": "integer", "format": "int32"}
-    yield _definition(
-        "WorkloadPriorityClass", "Cluster", _object(("value",), value=value, description=_TEXT)
-    )
+    schema = _object(("value",), value=value, description=_TEXT)
+    yield _definition("WorkloadPriorityClass", "Cluster", schema, old=old)
 
 
-def _definition(kind: str, scope: str, schema: Obj) -> Obj:
+def _definition(kind: str, scope: str, schema: Obj, *, old: bool) -> Obj:
     plural = {"Topology": "topologies", "WorkloadPriorityClass": "workloadpriorityclasses"}.get(
         kind, f"{kind.lower()}s"
     )
     names = {"kind": kind, "listKind": f"{kind}List", "plural": plural, "singular": kind.lower()}
-    version = {
-        "name": "v1beta2",
-        "served": True,
-        "storage": True,
-        "subresources": {"status": {}},
-        "schema": {"openAPIV3Schema": schema},
-    }
+    beta1 = "v1alpha1" if old and kind == "Cohort" else "v1beta1"
+    versions = [
+        {
+            "name": name,
+            "served": True,
+            "storage": stored,
+            "subresources": {"status": {}},
+            "schema": {"openAPIV3Schema": schema},
+            **({} if stored else {"deprecated": True}),
+        }
+        for name, stored in ([(beta1, True)] if old else [("v1beta2", True), (beta1, False)])
+    ]
     return {
         "metadata": {"name": f"{plural}.{GROUP}"},
-        "spec": {"group": GROUP, "scope": scope, "names": names, "versions": [version]},
+        "spec": {"group": GROUP, "scope": scope, "names": names, "versions": versions},
     }
 
 
