@@ -45,6 +45,7 @@ from hyperpod_eks.resolve.resolved import ResolvedConfig, check_plans, resolve
 from hyperpod_eks.resources.addon import PodIdentity
 from hyperpod_eks.resources.base import Live, Resource
 from hyperpod_eks.resources.compare import Observation
+from hyperpod_eks.resources.governance import ComputeQuota, queues_of
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 from hyperpod_eks.resources.iam import Role
 from hyperpod_eks.resources.s3 import OWN, claim_key, empty, own_prefix
@@ -201,6 +202,9 @@ class Session:
                 partial(hyperpod_api.instances, name=name),
                 partial(hyperpod_api.operations, name=name),
             ]
+            records = self.manifest.records.values()
+            if any((x.kind, x.state) == (ComputeQuota.kind, "ready") for x in records):
+                found.append(partial(queues_of, name=theirs.get("eks/cluster") or name))
         return found
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ from hyperpod_eks.errors import HyperpodError
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube.client import Access
 from hyperpod_eks.kube.contents import Contents, contents, retain_volumes
+from hyperpod_eks.kube.queues import Queue, queues
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources import eks
 from hyperpod_eks.resources.base import (
@@ -35,7 +36,7 @@ from hyperpod_eks.resources.hyperpod.api import describe, eks_name
 from hyperpod_eks.resources.hyperpod.cluster import Cluster
 from hyperpod_eks.resources.hyperpod.trouble import governance
 from hyperpod_eks.resources.permissions import Statement, Statements, actions
-from hyperpod_eks.workers import gather
+from hyperpod_eks.workers import gather, start
 
 STATES = {
     "Created": State.READY,
@@ -372,6 +373,45 @@ class ComputeQuota(Governed):
         if access := self._access(snapshot):
             retain_volumes(access, team_namespace(self.team))
         super().delete(aws, live)
+
+
+SLOWEST = 10.0
+"""Seconds that `status` waits for the queues."""
+
+
+class TeamUse(Queue):
+    """What a team has and uses."""
+
+    team: str
+    namespace: str
+
+
+def queues_of(snapshot: Snapshot, name: str) -> dict[str, Queue] | str:
+    """Return Kueue's queues in an EKS cluster; in words why not, after ten seconds at most."""
+
+    def ask() -> dict[str, Queue]:
+        access = eks.access(snapshot, name)
+        return queues(access) if access else {}
+
+    def bounded() -> dict[str, Queue] | str:
+        try:
+            return start(ask).result(SLOWEST)
+        except TimeoutError:
+            return f"the Kubernetes API has not answered for {SLOWEST:.0f} s"
+        except Exception as error:  # noqa: BLE001  the rest of the status does not depend on it
+            return str(error)
+
+    return snapshot.once(("queues", name), bounded)
+
+
+def use_of(quotas: Iterable[ComputeQuota], found: Mapping[str, Queue]) -> list[TeamUse]:
+    """Return the use of the quotas whose queues exist."""
+    names = {each.team: team_namespace(each.team) for each in quotas}
+    return [
+        {"team": team, "namespace": space, **found[f"{space}-clusterqueue"]}
+        for team, space in names.items()
+        if f"{space}-clusterqueue" in found
+    ]
 
 
 def _permissions(resolved: ResolvedConfig, noun: str, resource: str) -> Iterator[Statement]:

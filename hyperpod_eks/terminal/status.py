@@ -43,7 +43,7 @@ def render_status(document: Json, width: int, colour: bool, *, utf8: bool = True
     listed, healthy parts are counted. The list ``differences`` is not used: ``steps`` has the same
     facts. Lines are cut to `width` columns; without `utf8` only ASCII is drawn.
     """
-    parts = (_cluster, _control_plane, _groups, _nodes, _steps)
+    parts = (_cluster, _control_plane, _groups, _nodes, _teams, _steps)
     blocks = [list(part(document, width)) for part in parts]
     text = "\n\n".join(
         "\n".join(_written(line, width, colour, utf8) for line in block)
@@ -153,6 +153,47 @@ def _node(node: Json, *, wide: bool) -> list[str]:
     ]
     extra = [clean(node.get("instance_id", "")), clean(node.get("instance_type", ""))]
     return [*row, *extra] if wide else row
+
+
+def _teams(document: Json, width: int) -> Iterator[Line]:
+    """Yield a row for each instance type of each team's quota: what of it is used."""
+    rows, marks = [], []
+    for team in document.get("teams") or ():
+        counts = [str(team.get(name) or 0) for name in ("running", "waiting")]
+        problem = str(team.get("problem") or "")
+        shares: dict[str, list[Json]] = {}
+        for each in team.get("resources") or ():
+            shares.setdefault(clean(each.get("instance_type") or ""), []).append(each)
+        for number, (type_, each) in enumerate((shares or {"-": []}).items()):
+            first = [clean(team.get("team") or ""), *counts] if number == 0 else [""] * 3
+            rows.append([*first, type_, _used(each)])
+            marks.append(
+                _mark("failed" if problem else "active" if counts[1] == "0" else "waiting")
+            )
+    head = ["TEAM", "RUNNING", "WAITING", "QUOTA", "USED"]
+    yield from _table(head, rows, marks)
+    for team in document.get("teams") or ():
+        if problem := clean(team.get("problem") or ""):
+            yield from _problems([f"{clean(team.get('team') or '')}: {problem}"], "bad", width)
+
+
+def _used(shares: Sequence[Json]) -> str:
+    """Return the used resources of an instance type, devices first."""
+    first = sorted(shares, key=lambda each: each.get("resource") in ("cpu", "memory"))
+    words = []
+    for each in first:
+        name, borrowed = clean(each.get("resource") or ""), _amount(each, "borrowed")
+        more = f" ({borrowed} borrowed)" if borrowed != "0" else ""
+        words.append(f"{name} {_amount(each, 'used')} of {_amount(each, 'quota')}{more}")
+    return ", ".join(words) or "-"
+
+
+def _amount(share: Json, member: str) -> str:
+    """Return a quantity; bytes of memory as GiB."""
+    text = clean(str(share.get(member) or 0))
+    if share.get("resource") != "memory" or not text.isdecimal() or text == "0":
+        return text
+    return f"{int(text) / 2**30:.1f}".removesuffix(".0") + "Gi"
 
 
 def _steps(document: Json, width: int) -> Iterator[Line]:

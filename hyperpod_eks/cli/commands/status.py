@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from hyperpod_eks.events import Report
     from hyperpod_eks.resources.base import Differs, Resource
     from hyperpod_eks.resources.compare import Observation
+    from hyperpod_eks.resources.governance import TeamUse
     from hyperpod_eks.state.manifest import Manifest
     from hyperpod_eks.state.record import Record
 
@@ -90,6 +91,21 @@ def absent(at: Opened, options: Cluster) -> NotFound:
     )
 
 
+def _teams(
+    at: Opened, observations: Sequence[Observation], snapshot: Snapshot
+) -> list[TeamUse] | str:
+    """Return the use of the teams' quotas, or a warning; without teams nothing is asked."""
+    from hyperpod_eks.resources.governance import ComputeQuota, queues_of, use_of
+
+    quotas = [s.want for s in observations if isinstance(s.want, ComputeQuota) and s.live]
+    if not quotas:
+        return []
+    found = queues_of(snapshot, at.resolved.eks_name)
+    if isinstance(found, str):
+        return f"the use of the teams' quotas is not known: {found}"
+    return use_of(quotas, found)
+
+
 def _warnings(at: Opened, observations: Sequence[Observation]) -> list[str]:
     from hyperpod_eks.config.warnings import elsewhere
 
@@ -130,7 +146,8 @@ def seen(at: Opened, observations: list[Observation], snapshot: Snapshot) -> vie
     """Return the document, hyperpod-eks/status/v1; print its warnings."""
     from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 
-    warnings = _warnings(at, observations)
+    teams = _teams(at, observations, snapshot)
+    warnings = [*_warnings(at, observations), *([teams] if isinstance(teams, str) else [])]
     for warning in warnings:
         if warning != str(at.unread):  # it was printed
             current_console().warn(warning)
@@ -148,6 +165,7 @@ def seen(at: Opened, observations: list[Observation], snapshot: Snapshot) -> vie
         "warnings": warnings,
         "compared": at.declared,
         "operations": hyperpod_api.operations(snapshot, at.resolved.name),
+        "teams": [] if isinstance(teams, str) else teams,
         "nodes": hyperpod_api.node_rows(snapshot, at.resolved.name, registered),
         "steps": [
             {"name": step, "resources": [_row(s) for s in observations if s.want.step == step]}

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, NotRequired, TypedDict, final
 
 from hyperpod_eks.cli.schemas.base import Group, Head, Json, Moment, Named, Outputs, Pair
 from hyperpod_eks.policy.statements import Policy as PolicyDocument
+from hyperpod_eks.resources.governance import TeamUse
 from hyperpod_eks.resources.hyperpod.api import NodeRow, Operation
 
 # --- clusters and resources
@@ -113,6 +114,7 @@ class Seen(Head):
         "Whether the resources were compared with a config; false if its config was not found.",
     ]
     operations: Annotated[list[Operation], "What HyperPod is doing with the cluster, newest first."]
+    teams: Annotated[list[TeamUse], "The use of their quotas; empty without teams."]
 
 
 Status = Seen | Remembered
