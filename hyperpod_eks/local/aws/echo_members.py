@@ -172,6 +172,7 @@ _LISTS: Mapping[tuple[str, str], Members] = {
     ("ecr", "DescribeRepositories"): _rows(
         "repositories", "repositoryName", "repositoryArn", "repositoryUri"
     ),
+    ("ecr", "ListTagsForResource"): _whole("tags"),
     ("fsx", "DescribeBackups"): _rows(
         "Backups", "BackupId", "Type", "Lifecycle", "FileSystem", "Tags"
     ),
@@ -251,6 +252,29 @@ _LISTS: Mapping[tuple[str, str], Members] = {
                 "NodeDetails.OverrideVpcConfig",
                 "NodeDetails.ThreadsPerCore",
                 "NodeDetails.InstanceStorageConfigs",
+            )
+        },
+    ),
+    ("sagemaker", "DescribeClusterSchedulerConfig"): Members(
+        kept={
+            "which it is and how it is": (
+                "ClusterSchedulerConfigArn", "ClusterSchedulerConfigId",
+                "ClusterSchedulerConfigVersion", "Name", "ClusterArn", "Status",
+            )
+        },
+        echoes={"CreateClusterSchedulerConfig": ("SchedulerConfig", "Description")},
+    ),
+    ("sagemaker", "DescribeComputeQuota"): Members(
+        kept={
+            "which it is and how it is": (
+                "ComputeQuotaArn", "ComputeQuotaId", "ComputeQuotaVersion", "Name", "ClusterArn",
+                "Status", "ComputeQuotaTarget", "ComputeQuotaTarget.TeamName",
+            )
+        },
+        echoes={
+            "CreateComputeQuota": (
+                "ComputeQuotaConfig", "ComputeQuotaTarget.FairShareWeight", "ActivationState",
+                "Description",
             )
         },
     ),
