@@ -82,6 +82,16 @@ class Placement:
         )
 
 
+def as_declared(described: Json, declared: Json) -> Json:
+    """Return the declared text of an enumeration that AWS describes in another case.
+
+    >>> as_declared("lend", "Lend"), as_declared("DontLend", "Lend"), as_declared(3, None)
+    ('Lend', 'DontLend', 3)
+    """
+    both = isinstance(described, str) and isinstance(declared, str)
+    return declared if both and described.lower() == declared.lower() else described
+
+
 def compare(
     want: Resource,
     lives: Sequence[Live],

@@ -31,6 +31,7 @@ from hyperpod_eks.resources.base import (
     Resource,
     State,
 )
+from hyperpod_eks.resources.compare import as_declared
 from hyperpod_eks.resources.ec2.security_group import SecurityGroup
 from hyperpod_eks.resources.ec2.subnet import Subnet
 from hyperpod_eks.resources.ec2.vpc import Vpc
@@ -188,9 +189,10 @@ class FileSystem(Resource):
     ) -> Live:
         lifecycle = found["Lifecycle"]
         lustre: JsonMapping = found.get("LustreConfiguration") or {}
-        capacity = found.get("StorageCapacity")
+        sent = {**self.smallest, **self.settings}  # for what FSx does not describe
+        capacity = found.get("StorageCapacity") or sent.get("storage_capacity")
         why = (found.get("FailureDetails") or {}).get("Message") or ""
-        kind = str(lustre.get("DeploymentType") or "").upper()
+        kind = str(lustre.get("DeploymentType") or sent.get("deployment_type") or "").upper()
         no_backup = ""
         if kind.startswith("SCRATCH"):
             no_backup = f"FSx does not back up {kind}"
@@ -233,7 +235,9 @@ class FileSystem(Resource):
             for member, each in members.items()
             for name, value in leaves(member, each)
         }
-        yield from ((name, described[name]) for name in self.settings if name in described)
+        for name, declared in self.settings.items():
+            if name in described:
+                yield name, as_declared(described[name], declared)
 
     def names(self, live: Live | None = None) -> Iterable[str]:
         """The place, and the declared settings."""

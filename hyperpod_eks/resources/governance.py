@@ -32,6 +32,7 @@ from hyperpod_eks.resources.base import (
     Resource,
     State,
 )
+from hyperpod_eks.resources.compare import as_declared
 from hyperpod_eks.resources.hyperpod.api import describe, eks_name
 from hyperpod_eks.resources.hyperpod.cluster import Cluster
 from hyperpod_eks.resources.hyperpod.trouble import governance
@@ -127,7 +128,10 @@ class Governed(Resource):
             owner=signed,
             state=STATES.get(status, State.BUSY),
             why=words,
-            facts={**facts, "status": words if failed else IN_EFFECT},
+            facts={
+                **{n: as_declared(value, self.settings.get(n)) for n, value in facts.items()},
+                "status": words if failed else IN_EFFECT,
+            },
             attributes={
                 "status": status,
                 "version": found.get(f"{self.noun}Version"),

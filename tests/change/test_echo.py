@@ -127,7 +127,7 @@ def test_any_odd_description_sends_one_update_a_change(owner: Owner, seed: int) 
     "seeds", [range(1, 4), pytest.param(range(4, 10), marks=pytest.mark.prove)], ids=str
 )
 def test_what_was_created_is_not_touched_under_any_seed(owner: Owner, seeds: range) -> None:
-    """All services answer oddly, under nine seeds; tests/cli/test_echo_seeds.py has 300 more.
+    """All services answer oddly, under nine seeds; tests/cli/test_echo_seeds.py has more.
 
     Each seed has one kind of oddity for all answers.  Different kinds in one run are left to the
     long proof: the order of threads determines which answer gets which.

@@ -16,8 +16,10 @@ from tests.cli import test_prepare as prepared
 from tests.conftest import Said, User
 
 user = prepared.user
-SEEDS = 300
-QUICK = (2,)
+COUNT = len(prepared.EXAMPLES)
+SEEDS = 12 * COUNT
+"""Two for each example, change, and way of being odd."""
+QUICK = (4 * COUNT + 2,)
 """Seeds in `make test`: their oddities vary from answer to answer.  Seeds with one oddity for all
 answers or for each command are in the long proof; those of HyperPod are in change/test_echo."""
 
@@ -28,10 +30,7 @@ class Life:
     def __init__(self, user: User, example: Path, seed: int) -> None:
         self.user, self.seed, self.commands = user, seed, 0
         (user.folder / example.name).write_text(example.read_text())
-        *before, self.create = prepared.commands(example)
-        for words in before:
-            said = user.types(*words)
-            assert said.code == 0, said.err
+        self.create, self.account = prepared.begun(user, example)
         self.config: dict[str, Any] = yaml.safe_load(example.read_text())
         default = {"name": "worker-group", "instance_type": "ml.m5.2xlarge", "instance_count": 2}
         self.config.setdefault("instance_groups", [default])
@@ -44,7 +43,7 @@ class Life:
             Echo(self.seed),
             Echo(1000 * self.seed + self.commands, truthful=True),
             Echo(self.seed, truthful=True, varies=True),
-        )[self.seed % 3]
+        )[self.seed // (2 * COUNT) % 3]
         stack.calls.clear()
         said = self.user.types(*words)
         if said.code:
@@ -70,10 +69,8 @@ class Life:
 def test_a_life_under_odd_answers(user: User, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     monkeypatch.setattr("hyperpod_eks.engine.apply.GRACE", 0.3)  # the clock is real
     monkeypatch.setattr("os.fsync", lambda _: None)  # no power cuts here
-    examples = prepared.EXAMPLES
-    example = examples[number % len(examples)]
+    example = prepared.EXAMPLES[number % COUNT]
     life = Life(user, example, number)
-    account = prepared.inventory(user)
     life.types(*life.create)
     assert life.updates() == []
     life.types("plan", *life.create[1:], "--detailed-exitcode")
@@ -81,7 +78,7 @@ def test_a_life_under_odd_answers(user: User, monkeypatch: pytest.MonkeyPatch, n
     assert user.mutations() == []
     group = life.config["instance_groups"][0]
     changes = ["change"] if "auto_scaling" in life.config else ["scale", "change"]
-    if changes[number // len(examples) % len(changes)] == "scale":  # else Karpenter scales
+    if changes[number // COUNT % len(changes)] == "scale":  # else Karpenter scales
         group["instance_count"] += 1
         life.types(
             "scale",
@@ -96,4 +93,4 @@ def test_a_life_under_odd_answers(user: User, monkeypatch: pytest.MonkeyPatch, n
         life.types(*life.create)
     assert life.updates() == ["sagemaker.UpdateCluster"]
     life.types("delete", *life.create[1:], "--yes", "--delete-data")
-    assert prepared.inventory(user) == account
+    assert prepared.inventory(user) == life.account

@@ -46,6 +46,18 @@ def inventory(user: User) -> Any:
     return without_the_services_entry(content)  # SageMaker leaves it in the user's EKS cluster
 
 
+def begun(user: User, example: Path) -> tuple[list[str], Any]:
+    """Run the commands before an example's create; return that, and what its delete leaves."""
+    *before, create = commands(example)
+    account = inventory(user)
+    for words in before:
+        said = user.types(*words)
+        assert said.code == 0, said.err
+        if words[0] == "local":  # what others create is deleted with the cluster
+            account = inventory(user)
+    return create, account
+
+
 @pytest.mark.parametrize(
     "example",
     [
@@ -58,13 +70,7 @@ def test_an_example_lives_by_its_header(
 ) -> None:
     monkeypatch.delenv("KUBECONFIG", raising=False)
     (user.folder / example.name).write_text(example.read_text())
-    *before, create = commands(example)
-    account = inventory(user)
-    for words in before:
-        said = user.types(*words)
-        assert said.code == 0, said.err
-        if words[0] == "local":  # what others create is deleted with the cluster
-            account = inventory(user)
+    create, account = begun(user, example)
     said = user.types(*create)
     assert said.code == 0, said.err
     user.mutations()

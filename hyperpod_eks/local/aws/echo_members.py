@@ -78,6 +78,10 @@ UNALTERED = {
 }
 
 _STATE = ("State", "Tags")
+_AMOUNTS = (
+    "ComputeQuotaConfig.ComputeQuotaResources",
+    "ComputeQuotaConfig.ResourceSharingConfig.AbsoluteBorrowLimits",
+)
 _LISTS: Mapping[tuple[str, str], Members] = {
     ("ec2", "DescribeAvailabilityZones"): _rows(
         "AvailabilityZones", "State", "ZoneId", "ZoneName", "ZoneType", "RegionName"
@@ -260,23 +264,36 @@ _LISTS: Mapping[tuple[str, str], Members] = {
             "which it is and how it is": (
                 "ClusterSchedulerConfigArn", "ClusterSchedulerConfigId",
                 "ClusterSchedulerConfigVersion", "Name", "ClusterArn", "Status",
+            ),
+            "what a class is": ("SchedulerConfig.PriorityClasses",),
+        },
+        echoes={
+            "CreateClusterSchedulerConfig": (
+                "SchedulerConfig", "SchedulerConfig.FairShare",
+                "SchedulerConfig.IdleResourceSharing", "Description",
             )
         },
-        echoes={"CreateClusterSchedulerConfig": ("SchedulerConfig", "Description")},
+        unordered=("SchedulerConfig.PriorityClasses",),
     ),
     ("sagemaker", "DescribeComputeQuota"): Members(
         kept={
             "which it is and how it is": (
                 "ComputeQuotaArn", "ComputeQuotaId", "ComputeQuotaVersion", "Name", "ClusterArn",
                 "Status", "ComputeQuotaTarget", "ComputeQuotaTarget.TeamName",
-            )
+            ),
+            "an amount that is absent is not granted": _AMOUNTS,
         },
         echoes={
             "CreateComputeQuota": (
-                "ComputeQuotaConfig", "ComputeQuotaTarget.FairShareWeight", "ActivationState",
-                "Description",
+                "ComputeQuotaConfig", "ComputeQuotaConfig.PreemptTeamTasks",
+                *(
+                    f"ComputeQuotaConfig.ResourceSharingConfig{name}"
+                    for name in ("", ".Strategy", ".BorrowLimit")
+                ),
+                "ComputeQuotaTarget.FairShareWeight", "ActivationState", "Description",
             )
         },
+        unordered=_AMOUNTS,
     ),
     ("sagemaker", "DescribeTrainingPlan"): _whole(
         "TrainingPlanArn", "TrainingPlanName", "Status", "StartTime", "EndTime",
