@@ -109,6 +109,16 @@ def test_a_volume_is_not_created_without_the_names_to_mount_it(made: User) -> No
     assert "FSx does not describe the DNS name and the mount name of fs-" in said.err
 
 
+def test_another_case_and_a_size_that_is_left_out_are_no_change(made: User) -> None:
+    write(made, of(storage_capacity=1200, data_compression_type="LZ4"))
+    made.makes("demo", "-f", "c.yaml")
+    compression = "FileSystems[].LustreConfiguration.DataCompressionType"
+    says = {compression: "lz4", "FileSystems[].StorageCapacity": None}
+    made.stack.sim.echo = Echo(service="fsx", says=says)
+    said = made.types("plan", "-f", "c.yaml", "--chart", str(CHART), "--detailed-exitcode")
+    assert said.code == 0, said.out
+
+
 def test_a_volume_never_gets_another_file_system(made: User) -> None:
     one = backend(made).systems.pop(next(iter(files(made))))
     backend(made).systems["fs-0123456789abcdef0"] = {**one, "FileSystemId": "fs-0123456789abcdef0"}
@@ -497,6 +507,8 @@ def test_scratch_has_no_backup_and_the_question_says_so(user: User) -> None:
     user.makes("demo", "-f", "c.yaml")
     said = user.types("delete", "demo", "--delete-data")
     assert "1200 GiB; FSx does not back up SCRATCH_2" in said.err
+    says = {"FileSystems[].LustreConfiguration.DeploymentType": None}
+    user.stack.sim.echo = Echo(service="fsx", says=says)
     delete(user, "--delete-data")
     assert (files(user), backups(user)) == ({}, [])
 
