@@ -20,11 +20,9 @@ from typing import Any
 
 import boto3
 import botocore.httpsession
-import botocore.session
 import pytest
 from botocore.config import Config
 
-from hyperpod_eks.aws.service_model import loader
 from hyperpod_eks.cli import run
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import Call, Delays
@@ -148,10 +146,8 @@ def over_http(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def new_session(key: str | None = None, secret: str | None = None) -> boto3.Session:
-    """Return a session that shares botocore's models: reading them takes half a second."""
-    core = botocore.session.get_session()
-    core.register_component("data_loader", loader())
-    return boto3.Session(key, secret, botocore_session=core)
+    """Return a session with this key, or with the credentials of the environment."""
+    return boto3.Session(key, secret)
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,10 @@ import botocore.configprovider
 import botocore.endpoint_provider
 import botocore.hooks
 import botocore.regions
+import botocore.session
 import botocore.utils
+
+from hyperpod_eks.aws.service_model import loader
 
 
 def everything() -> None:
@@ -22,6 +25,7 @@ def everything() -> None:
     remember_endpoints()
     remember_events()
     remember_handlers()
+    remember_models()
     remember_proxies()
     remember_settings()
 
@@ -121,6 +125,11 @@ def remember_handlers() -> None:
             known.append(handlers._root)
 
     session._register_builtin_handlers = registered
+
+
+def remember_models() -> None:
+    """Let all sessions, those of tests and moto too, share the models that one has read."""
+    vars(botocore.session)["create_loader"] = lambda *_: loader()
 
 
 def _once_a_service(make: Callable[..., Any]) -> Callable[..., Any]:
