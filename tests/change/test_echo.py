@@ -94,7 +94,7 @@ def to_change(owner: Owner, text: str) -> list[Observation]:
 @pytest.mark.parametrize(
     "odd",
     [
-        each if n % 5 == 0 else pytest.param(each, marks=pytest.mark.prove)
+        each if n == 0 else pytest.param(each, marks=pytest.mark.prove)
         for n, each in enumerate(ODD)
     ],
 )
@@ -124,7 +124,7 @@ def test_any_odd_description_sends_one_update_a_change(owner: Owner, seed: int) 
 
 
 @pytest.mark.parametrize(
-    "seeds", [range(1, 4), pytest.param(range(4, 10), marks=pytest.mark.prove)], ids=str
+    "seeds", [range(1, 3), pytest.param(range(3, 10), marks=pytest.mark.prove)], ids=str
 )
 def test_what_was_created_is_not_touched_under_any_seed(owner: Owner, seeds: range) -> None:
     """All services answer oddly, under nine seeds; tests/cli/test_echo_seeds.py has more.
@@ -191,7 +191,7 @@ def kill(patch: pytest.MonkeyPatch, boundary: int) -> None:
 
 
 EVERY = range(1, 9)
-QUICK = {(3, "0.2.0"), (4, "0.1.0")}
+QUICK = {(4, "0.1.0")}
 
 
 @pytest.mark.parametrize(

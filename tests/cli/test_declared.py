@@ -82,7 +82,7 @@ def test_what_is_kept_names_nothing_of_this_machine(machines: Machines) -> None:
     assert remembered["config_version"].startswith("1 ")
 
 
-@pytest.mark.sample("none", "older", "truncated")
+@pytest.mark.sample("older", "truncated")
 @pytest.mark.parametrize("state", ["none", "lost", "copy", "older", "truncated"])
 def test_a_second_machine_finds_nothing_to_do(machines: Machines, state: str) -> None:
     manifest, there = machines.a / MANIFEST, "b" if state in ("none", "copy") else "a"

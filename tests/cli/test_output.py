@@ -269,7 +269,7 @@ PLAN = f"plan demo --chart {CHART}"
 @pytest.mark.parametrize(
     ("command", "streams", "code"),
     [
-        *(pytest.param("delete none --yes", *each) for each in STREAMS[:2]),
+        *(pytest.param("delete none --yes", *e, marks=pytest.mark.prove) for e in STREAMS[:2]),
         *(pytest.param("version", *each) for each in STREAMS),
         *(
             pytest.param("delete none --yes", *each, marks=pytest.mark.prove)

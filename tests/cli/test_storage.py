@@ -631,6 +631,7 @@ def test_links_are_deleted_first_although_manifest_and_config_are_lost(user: Use
     assert document["backups"].keys() == {"storage/data"}
 
 
+@pytest.mark.sample("fsx")
 @pytest.mark.parametrize("service", ["fsx", "ecr"])
 def test_a_service_that_the_cluster_does_not_use_may_be_closed(user: User, service: str) -> None:
     user.has("demo")

@@ -45,7 +45,6 @@ SAMPLE = {
         case("delete with its data", "after", "fsx:DeleteFileSystem", "resume"),
     ],
     "metrics and logs": [
-        case("metrics", "after", "amp:CreateWorkspace", "resume"),
         case("logs instead of metrics", "after", "eks:DeleteAddon", "flooded"),
         case("delete with logs", "after", "cloudwatch-logs:DeleteLogGroup", "killed again"),
     ],
@@ -54,15 +53,10 @@ SAMPLE = {
     ],
     "teams": [
         case("teams", "after", "sagemaker:CreateComputeQuota", "resume"),
-        case("teams", "after", "sagemaker:CreateClusterSchedulerConfig", "flooded"),
-        case("a team less", "after", "sagemaker:DeleteComputeQuota", "resume"),
         case("delete with teams", "after", "sagemaker:DeleteClusterSchedulerConfig", "flooded"),
     ],
     "waits": [
         case("create", "wait", "tick", "resume", 12),
-    ],
-    "the claim": [
-        case("create", "after", "s3:PutObject", "resume"),
     ],
     "state in S3": [
         case("create, state in S3", "after", "iam:AttachRolePolicy", "suspended", 2),
@@ -86,7 +80,15 @@ MORE = {
     "node pools": [
         case("delete with a node pool", "after", "sagemaker:DeleteCluster", "flooded"),
     ],
+    "metrics and logs": [
+        case("metrics", "after", "amp:CreateWorkspace", "resume"),
+    ],
+    "teams": [
+        case("teams", "after", "sagemaker:CreateClusterSchedulerConfig", "flooded"),
+        case("a team less", "after", "sagemaker:DeleteComputeQuota", "resume"),
+    ],
     "the claim": [
+        case("create", "after", "s3:PutObject", "resume"),
         case("create in a VPC of others", "before", "s3:CreateBucket", "suspended"),
     ],
     "state in S3": [
