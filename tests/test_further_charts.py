@@ -82,6 +82,7 @@ class TestRecords:
         ca = base64.b64encode(cluster.ca_pem).decode()
         return Access("demo", cluster.url, ca, lambda: "good")
 
+    @pytest.mark.sample("3.17.2")
     @pytest.mark.parametrize("version", ["3.17.2", "4.3.1"])
     def test_it_is_ours_until_it_is_uninstalled(
         self, version: str, cluster: Cluster, access: Access, tmp_path: Path

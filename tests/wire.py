@@ -54,7 +54,7 @@ def shorten(stack: Stack, patch: pytest.MonkeyPatch) -> None:
         return answer
 
     patch.setattr(URLLib3Session, "send", short)
-    patch.setattr(SigV4Auth, "add_auth", _signed)
+    patch.setattr(SigV4Auth, "add_auth", signed)
 
 
 def lengthen(patch: pytest.MonkeyPatch) -> None:
@@ -84,7 +84,7 @@ def answered(app: Any, request: AWSPreparedRequest) -> AWSResponse:
     return AWSResponse(request.url, raw.status, raw.headers, raw)  # type: ignore[arg-type]  # as botocore does
 
 
-def _signed(self: Any, request: Any) -> None:
+def signed(self: Any, request: Any) -> None:
     """Name the credentials as signature version 4 does; the stack checks no signature."""
     if self.credentials is None or type(self) not in (SigV4Auth, S3SigV4Auth):
         _sign(self, request)  # that of a token or URL is part of an address

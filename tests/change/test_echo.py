@@ -93,10 +93,7 @@ def to_change(owner: Owner, text: str) -> list[Observation]:
 
 @pytest.mark.parametrize(
     "odd",
-    [
-        each if n == 0 else pytest.param(each, marks=pytest.mark.prove)
-        for n, each in enumerate(ODD)
-    ],
+    [each if n == 0 else pytest.param(each, marks=pytest.mark.prove) for n, each in enumerate(ODD)],
 )
 def test_one_odd_member_sends_no_update(owner: Owner, odd: str) -> None:
     owner.stack.sim.echo = Echo(**ODD[odd])

@@ -31,6 +31,7 @@ import boto3
 import botocore.endpoint
 import botocore.loaders
 import botocore.session
+from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.exceptions import ConnectionClosedError
 
@@ -55,7 +56,7 @@ from hyperpod_eks.state.manifest import read
 from hyperpod_eks.state.s3_store import S3Store
 from hyperpod_eks.state.store import Store
 from hyperpod_eks.workers import Clock, Result, WorkerPool
-from tests.wire import answered
+from tests.wire import answered, signed
 
 REGION = "us-west-2"
 NAME = "demo"
@@ -320,6 +321,7 @@ class Host:
         idle = SimpleNamespace(start=lambda: None)
         self._replace(lease, "threading", SimpleNamespace(**_threads, Thread=lambda **_: idle))
         self._replace(claim, "Aws", lambda *_: self.aws(self.side))
+        self._replace(SigV4Auth, "add_auth", signed)
         self._fsync = os.fsync
         os.fsync = self.fsync  # type: ignore[assignment]  # another name of its parameter
         _hosts.append(self)
