@@ -23,6 +23,7 @@ from hyperpod_eks.resources.base import KINDS, Resource
 from hyperpod_eks.resources.ecr import Repository
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 from hyperpod_eks.resources.iam import describe_role
+from hyperpod_eks.resources.test_jobs import JobsOfTest
 from hyperpod_eks.steps import (
     addons,
     eks,
@@ -124,8 +125,10 @@ def in_order(goals: list[Resource]) -> Iterator[Resource]:
         yield from visit(goal)
 
 
-UNDECLARED: tuple[type[Resource], ...] = (Repository,)
-"""Kinds that no step declares: `mirror` creates them, and a delete finds them by their tags."""
+UNDECLARED: tuple[type[Resource], ...] = (Repository, JobsOfTest)
+"""Kinds that no step declares: `mirror` and `test` create them, and a delete finds them by their
+tags, or in the manifest.
+"""
 
 
 def kinds() -> list[type[Resource]]:

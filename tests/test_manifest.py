@@ -176,7 +176,7 @@ def test_the_names_of_kinds_in_manifests_stay() -> None:
         "iam/OidcProvider", "iam/Policy", "iam/Role", "iam/ServiceAccountRole",
         "iam/ServiceLinkedRole",
         "images/Repository",
-        "kubernetes/Object",
+        "kubernetes/JobsOfTest", "kubernetes/Object",
         "leftovers/Interfaces", "leftovers/Leftovers", "leftovers/LoadBalancers",
         "leftovers/Volumes",
         "monitoring/LogGroup",

@@ -26,6 +26,7 @@ LEFT_OUT = {
     "s3/Scripts": "it is the objects below a prefix of the bucket; they stay there",
     "helm/Release": "its chart is a folder of hyperpod-eks; the release stays in the cluster",
     "kubernetes/Object": OBJECT,
+    "kubernetes/JobsOfTest": "they are jobs of a test that was killed; the next test deletes them",
     "fsx/Volume": OBJECT,
     "hyperpod/NodeClass": OBJECT,
     "sagemaker/ClusterSchedulerConfig": GOVERNANCE,

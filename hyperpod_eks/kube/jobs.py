@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 JOB, MPI_JOB = "batch/v1/jobs", "kubeflow.org/v2beta1/mpijobs"
 """Group, version and plural of the kinds."""
+QUEUE = "kueue.x-k8s.io/queue-name"
+"""The label of a job, and of its pods, that names its queue (Kueue documentation, "Run A Job")."""
 LINES = 4000
 """Maximum lines of a log that are read."""
 _STDOUT, _STDERR, _ERROR = 1, 2, 3

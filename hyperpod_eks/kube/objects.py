@@ -77,10 +77,11 @@ def served(access: Access, api_version: str) -> dict[str, Kind]:
     }
 
 
-def every(access: Access, api_version: str, kind: Kind) -> list[JsonMapping]:
-    """List the objects of a kind in all namespaces.  Raises as `served`."""
+def every(access: Access, api_version: str, kind: Kind, namespace: str = "") -> list[JsonMapping]:
+    """List the objects of a kind, in a namespace or in all.  Raises as `served`."""
+    within = f"/namespaces/{quote(namespace)}" if namespace else ""
     with _words(access):
-        return list(_list(access._client, f"{_root(api_version)}/{kind.plural}"))
+        return list(_list(access._client, f"{_root(api_version)}{within}/{kind.plural}"))
 
 
 def find(access: Access, reference: ObjectReference, kind: Kind) -> JsonObject | None:

@@ -15,8 +15,9 @@ from hyperpod_eks.kube.workloads import reasons
 from hyperpod_eks.resources.hyperpod import devices
 from hyperpod_eks.resources.hyperpod.devices import EFA, GPU, NEURON
 from hyperpod_eks.smoke.inputs import Facts, Finding, Measured, Outcome, Skipped
-from hyperpod_eks.smoke.job import QUEUE, WAIT, labels, queue, template, wait_until
+from hyperpod_eks.smoke.job import WAIT, Refused, labels, once, read_job, run_job, template
 from hyperpod_eks.smoke.pods import UNPLACED
+from hyperpod_eks.smoke.queues import Place, is_suspended, place, why_queued
 
 NCCL_IMAGE = (
     "public.ecr.aws/hpc-cloud/nccl-tests:cuda13.0.2-efa1.48.0-ofiv1.19.0-ncclv2.30.4-1-testsv2.18.3"
@@ -34,13 +35,19 @@ NCCL = (
 )
 """The command of that repository's nccl-tests.yaml, with fewer sizes."""
 NCCOM = (
-    "hosts=$(awk '{{print $1}}' /etc/mpi/hostfile);"
-    " NEURON_RT_ROOT_COMM_ID=$(echo $hosts | awk '{{print $1}}'):63423"
-    " nccom-test allr --nranks {ranks} --nnodes 2 --hosts $hosts"
-    " --minbytes 1MB --maxbytes 1GB --stepfactor 4 --datatype fp32 --check"
+    "hosts=$(awk '{{print $1}}' /etc/mpi/hostfile | xargs getent hosts | awk '{{print $1}}');"
+    " export CCOM_SOCKET_IFNAME=eth0 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1"
+    " NEURON_RT_ROOT_COMM_ID=$(echo $hosts | cut -d' ' -f1):63182;"
+    " nccom-test -r {ranks} -N 2 -b 1MB -e 1GB -f 4 -d fp32 --check allr --hosts $hosts"
+    " --data-collector-host $(hostname -i) --data-collector-port 60006"
 )
-"""AWS Neuron documentation, "NCCOM-TEST User Guide", for several nodes."""
+"""A rank per NeuronCore of both nodes, as AWS's tests of Neuron on EKS have it
+(github.com/aws/aws-k8s-tester, test/cases/neuron/manifests/multi-node-test-neuron.yaml); AWS
+Neuron documentation, "NCCOM-TEST User Guide", "MPI Execution".
+"""
 SHARED = "/dev/shm"  # noqa: S108  in the pod: NCCL shares memory there
+HUGE = "hugepages-2Mi"
+"""Pages that EFA uses where it gets them."""
 RUN = 1800.0
 """Seconds for the images, which have several GB, and for the all-reduce."""
 EXPECTED: Mapping[str, float] = {"ml.p5.48xlarge": 400.0}
@@ -54,7 +61,10 @@ _ROW = re.compile(
 
 
 class Ran(NamedTuple):
-    """An all-reduce of a group; ``reached`` is placed, pulled, failed or done."""
+    """An all-reduce of a group.
+
+    ``reached`` is refused, queued, placed, pulled, failed or done: why it did not end is ``why``.
+    """
 
     group: str
     instance_type: str
@@ -75,46 +85,51 @@ def ran(facts: Facts) -> list[Ran]:
 
     def run() -> list[Ran]:
         return [
-            _run(facts, group["InstanceGroupName"], kind, found)
-            for group in facts.groups
-            for kind, found in _types(facts, group["InstanceGroupName"])
+            _run(facts, group, kind, found)
+            for group in (each["InstanceGroupName"] for each in facts.groups)
+            for kind, found in _types(facts, group)
         ]
 
-    return facts.snapshot.once("all-reduces of the test", run)
+    return once(facts, "all-reduces of the test", run)
 
 
 def _types(facts: Facts, group: str) -> Iterator[tuple[str, Mapping[str, int]]]:
-    """Yield the type of a group with the devices of its nodes, if two of them have accelerators."""
+    """Yield the type of a group with the devices of its nodes, if an all-reduce can run on two.
+
+    Neuron runs one between instances on Trainium alone, through EFA (AWS Neuron documentation,
+    "NCCOM-TEST User Guide").
+    """
     kinds = {node.instance_type for node in facts.of_group(group)}
     if len(facts.of_group(group)) >= 2 and len(kinds) == 1:
         (kind,) = kinds
         found = devices.of_type(facts.snapshot, kind) if devices.ACCELERATED.match(kind) else {}
         partitioned = any("mig" in name for node in facts.of_group(group) for name in node.devices)
-        if (found.get(GPU) or found.get(NEURON)) and not partitioned:
+        neuron = NEURON in found and EFA in found and kind.startswith("ml.trn")
+        if (found.get(GPU) or neuron) and not partitioned:
             yield kind, found
 
 
 def _run(facts: Facts, group: str, kind: str, has: Mapping[str, int]) -> Ran:
-    place, _ = queue(facts)
-    begun = Ran(group, kind, has.get(EFA, 0), "failed")
+    begun, there = Ran(group, kind, has.get(EFA, 0), "refused"), place(facts, group)
+    document = _job(facts, group, kind, has, there)
     try:
-        job = jobs.create(facts.access, jobs.MPI_JOB, place, _job(facts, group, has))
-    except HyperpodError as error:
+        look = partial(_look, facts, begun)
+        return run_job(facts, jobs.MPI_JOB, there.namespace, document, look, RUN)
+    except Refused as error:
         return begun._replace(why=str(error))
-    try:
-        return wait_until(partial(_look, facts, job, begun), RUN, facts.deadline)
-    finally:
-        jobs.delete(facts.access, job)
 
 
-def _job(facts: Facts, group: str, has: Mapping[str, int]) -> JsonObject:
+def _job(facts: Facts, group: str, kind: str, has: Mapping[str, int], there: Place) -> JsonObject:
     name = GPU if GPU in has else NEURON
     count = has[name]
-    command = (NCCL if name == GPU else NCCOM).format(ranks=2 * count, devices=count)
+    ranks = 2 * (count if name == GPU else devices.neuron_cores(facts.snapshot, kind))
+    command = (NCCL if name == GPU else NCCOM).format(ranks=ranks, devices=count)
     image = facts.accelerator_image or (NCCL_IMAGE if name == GPU else NEURON_IMAGE)
     asked = {name: str(count), "memory": "32000Mi"}
     if EFA in has:
-        asked |= {EFA: str(has[EFA]), "hugepages-2Mi": "5120Mi"}
+        asked |= {EFA: str(has[EFA])}
+        if not there.queue or HUGE in there.covers:
+            asked |= {HUGE: "5120Mi"}
     launcher = {"name": "launcher", "image": image, "command": ["/bin/bash", "-c", command]}
     worker = {
         "name": "worker",
@@ -123,15 +138,11 @@ def _job(facts: Facts, group: str, has: Mapping[str, int]) -> JsonObject:
         "volumeMounts": [{"name": "shm", "mountPath": SHARED}],
     }
     shm = {"volumes": [{"name": "shm", "emptyDir": {"medium": "Memory"}}]}
-    _, line = queue(facts)
-    about = {"labels": labels(facts)}
+    about = {"labels": labels(facts, there.queue)}
     return {
         "apiVersion": "kubeflow.org/v2beta1",
         "kind": "MPIJob",
-        "metadata": {
-            "generateName": "hyperpod-eks-test-",
-            "labels": {**labels(facts), **({QUEUE: line} if line else {})},
-        },
+        "metadata": {"generateName": "hyperpod-eks-test-", **about},
         "spec": {
             "slotsPerWorker": count,
             "launcherCreationPolicy": "WaitForWorkersReady",
@@ -155,12 +166,12 @@ def _job(facts: Facts, group: str, has: Mapping[str, int]) -> JsonObject:
     }
 
 
-def _look(facts: Facts, job: jobs.Reference, ran: Ran, waited: float, last: bool) -> Ran | None:
+def _look(facts: Facts, ran: Ran, job: jobs.Reference, waited: float, last: bool) -> Ran | None:
     """Return how an all-reduce ended, or what keeps it from running; None before that."""
-    found = jobs.find(facts.access, job)
+    found = read_job(facts, job)
     ended = {text(c, "type") for c in parts(found, "status", "conditions") if _is_true(c)}
     pods = jobs.pods(facts.access, f"training.kubeflow.org/job-name={job.name}", job.namespace)
-    if ended & {"Succeeded", "Failed"} or last:
+    if ended & {"Succeeded", "Failed"} or (last and pods):
         written = _log(facts, pods)
         reached = "done" if "Succeeded" in ended else "failed"
         return ran._replace(
@@ -171,6 +182,8 @@ def _look(facts: Facts, job: jobs.Reference, ran: Ran, waited: float, last: bool
         return ran._replace(reached="pulled", why=why)
     unplaced = any(not text(pod, "spec", "nodeName") for pod in pods)
     if waited >= UNPLACED and (unplaced or not pods):
+        if is_suspended(found):
+            return ran._replace(reached="queued", why=why_queued(facts, found))
         return ran._replace(reached="placed", why=why or "its operator has created no pod")
     return None
 
@@ -201,7 +214,12 @@ def all_reduce(facts: Facts) -> Iterator[Outcome]:
     """The all-reduce must run to its end, with right results."""
     if not ran(facts):
         yield Skipped("no group has two nodes with accelerators")
-    causes = {"placed": "pod-unplaced", "pulled": "image-not-pulled"}
+    causes = {
+        "refused": "not-admitted",
+        "queued": "not-admitted",
+        "placed": "pod-unplaced",
+        "pulled": "image-not-pulled",
+    }
     for one in ran(facts):
         if one.reached != "done":
             cause = causes.get(one.reached)

@@ -30,9 +30,7 @@ def deep(facts: Facts) -> Iterator[Outcome]:
     facts.snapshot.aws.sagemaker.start_cluster_health_check(
         ClusterName=facts.name, DeepHealthCheckConfigurations=list(_asked(facts, nodes))
     )
-    for node in wait_until(
-        _watching(facts, {node.name for node in nodes}), LONGEST, facts.deadline
-    ):
+    for node in wait_until(facts, _watching(facts, {node.name for node in nodes}), LONGEST):
         values = {"node": node.instance_id}
         yield Finding(
             f"{node.instance_group}/{node.name}",

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import field
 from functools import cached_property
 from typing import NamedTuple
 
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.documents import JsonMapping
-from hyperpod_eks.errors import KnownCause
+from hyperpod_eks.errors import KnownCause, Unfinished
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube.client import Access
 from hyperpod_eks.kube.nodes import Node, list_nodes
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
+from hyperpod_eks.state.manifest import Manifest
 
 
 class Finding(NamedTuple):
@@ -45,6 +49,31 @@ class Measured(NamedTuple):
 Outcome = Finding | Skipped | Measured
 
 
+class Gate:
+    """Keeps a test that ends from creating more jobs: an interrupted one has threads at work."""
+
+    def __init__(self) -> None:
+        self._lock, self._closed = threading.Lock(), threading.Event()
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Create a job within this context.  Raises Unfinished once the gate is closed."""
+        with self._lock:
+            self.wait(0)
+            yield
+
+    def wait(self, seconds: float) -> None:
+        """Wait some seconds.  Raises Unfinished once the gate is closed."""
+        if self._closed.wait(seconds):
+            raise Unfinished("the test was stopped")
+
+    def close(self) -> None:
+        """Let nobody in any more, and wait for those who are inside."""
+        self._closed.set()
+        with self._lock:
+            pass
+
+
 @frozen
 class Facts:
     """A cluster as AWS and Kubernetes describe it; what takes calls is read when it is needed.
@@ -65,6 +94,9 @@ class Facts:
     """The image of level 3; empty for the usual ones."""
     deadline: float = math.inf
     """Seconds of the monotonic clock at which the command ends."""
+    manifest: Manifest | None = None
+    """Where jobs are recorded before they are created, if it exists."""
+    gate: Gate = field(default_factory=Gate)
 
     @cached_property
     def groups(self) -> list[JsonMapping]:

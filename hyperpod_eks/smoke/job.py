@@ -4,32 +4,39 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
 from hyperpod_eks.documents import JsonMapping, JsonObject
-from hyperpod_eks.errors import Unfinished
-from hyperpod_eks.kube import jobs, objects
-from hyperpod_eks.kube.client import text
+from hyperpod_eks.errors import HyperpodError, Unfinished
+from hyperpod_eks.kube import jobs
+from hyperpod_eks.kube.client import KubeNotReady, NotServed
+from hyperpod_eks.kube.jobs import Reference
 from hyperpod_eks.kube.nodes import GROUP_NAME
+from hyperpod_eks.resources.test_jobs import LABEL, JobsOfTest
 from hyperpod_eks.smoke.inputs import Facts
 from hyperpod_eks.workers import gather
 
-LABEL = "hyperpod-eks/test"
-"""The label of everything that a test creates; its value is the cluster's name."""
 PROBE = "hyperpod-eks"
 WAIT = 60.0
 """Seconds after which Kubernetes removes a finished job if nobody else does."""
 PAUSES = (0.0, 0.5, 1.0, 2.0, 5.0)
-QUEUE = "kueue.x-k8s.io/queue-name"
-QUEUES = ("kueue.x-k8s.io/v1beta2", "kueue.x-k8s.io/v1beta1")
 
 T = TypeVar("T")
 
 
-def labels(facts: Facts) -> dict[str, str]:
-    """Return the labels of what a test creates."""
-    return {LABEL: facts.name}
+class Refused(HyperpodError):
+    """The API server did not accept a job."""
+
+
+def labels(facts: Facts, queue: str = "") -> dict[str, str]:
+    """Return the labels of a job of a test and of its pods.
+
+    Pods have the label of the queue as well: the admission policy of task governance refuses
+    those without it (docs/task-governance.md).
+    """
+    return {LABEL: facts.name, **({jobs.QUEUE: queue} if queue else {})}
 
 
 def template(facts: Facts, group: str, container: JsonMapping) -> JsonObject:
@@ -46,42 +53,99 @@ def template(facts: Facts, group: str, container: JsonMapping) -> JsonObject:
     }
 
 
-def queue(facts: Facts) -> tuple[str, str]:
-    """Return the namespace for pods, and the queue in it; no queue without task governance."""
+def run_job(
+    facts: Facts,
+    kind: str,
+    namespace: str,
+    document: JsonMapping,
+    look: Callable[[Reference, float, bool], T | None],
+    most: float,
+) -> T:
+    """Create a job, call ``look`` as `wait_until` does until it returns, and delete the job.
 
-    def ask() -> tuple[str, str]:
-        for version in QUEUES:
-            kind = objects.served(facts.access, version).get("LocalQueue")
-            if kind:
-                found = objects.every(facts.access, version, kind)
-                places = [
-                    (text(x, "metadata", "namespace"), text(x, "metadata", "name")) for x in found
-                ]
-                return min(places, default=("default", ""))
-        return "default", ""
+    Raises Refused if the API server does not accept it, or a webhook does not answer.
+    """
+    with facts.gate.entered():
+        try:
+            job = jobs.create(facts.access, kind, namespace, document)
+        except HyperpodError as error:
+            if isinstance(error, KubeNotReady) and not isinstance(error, NotServed):
+                raise
+            raise Refused(str(error)) from error
+    try:
+        return wait_until(facts, partial(look, job), most)
+    finally:
+        with suppress(HyperpodError):  # `end` deletes what is left, or says why it cannot
+            jobs.delete(facts.access, job)
 
-    return facts.snapshot.once("queue of the test", ask)
+
+def once(facts: Facts, question: str, ask: Callable[[], T]) -> T:
+    """Call ``ask`` once per test: all checks share its answer, and its error."""
+
+    def attempt() -> tuple[T | None, HyperpodError | None]:
+        try:
+            return ask(), None
+        except HyperpodError as error:
+            return None, error
+
+    answer, error = facts.snapshot.once(question, attempt)
+    if error:
+        raise error
+    assert answer is not None
+    return answer
 
 
-def wait_until(look: Callable[[float, bool], T | None], most: float, deadline: float) -> T:
+def wait_until(facts: Facts, look: Callable[[float, bool], T | None], most: float) -> T:
     """Call ``look`` with the seconds waited and whether it is the last time, until it returns.
 
-    Raises Unfinished at the deadline of the command.
+    Raises Unfinished at the deadline of the command, and once the test is stopped.
     """
     began, number = time.monotonic(), 0
     while True:
         waited = time.monotonic() - began
-        if time.monotonic() >= deadline:
+        if time.monotonic() >= facts.deadline:
             raise Unfinished("the test took longer than --timeout; what it created is removed")
-        found = look(waited, waited >= most)
-        if found is not None:
-            return found
-        time.sleep(PAUSES[min(number, len(PAUSES) - 1)])
+        answer = look(waited, waited >= most)
+        if answer is not None:
+            return answer
+        facts.gate.wait(PAUSES[min(number, len(PAUSES) - 1)])
         number += 1
+
+
+def read_job(facts: Facts, job: Reference) -> JsonObject:
+    """Return a job of this test.  Raises HyperpodError if somebody else has deleted it."""
+    if not (document := jobs.find(facts.access, job)):
+        raise HyperpodError(
+            f"the job {job.namespace}/{job.name} of the test was deleted by somebody else",
+            "Another test of this cluster may be running: run the same command again once it has"
+            " ended.",
+        )
+    return document
+
+
+def begin(facts: Facts) -> None:
+    """Record that jobs may exist from now on, and delete those of a test that was killed."""
+    if facts.manifest and facts.manifest.exists:
+        facts.manifest.intend(_declared(facts), time.time())
+        facts.manifest.commit()
+    remove(facts)
+
+
+def end(facts: Facts) -> None:
+    """Create no more jobs, delete all, and record that none exists."""
+    facts.gate.close()
+    remove(facts)
+    if facts.manifest and facts.manifest.exists:
+        facts.manifest.forget(_declared(facts).key)
+        facts.manifest.commit()
+
+
+def _declared(facts: Facts) -> JobsOfTest:
+    control = facts.manifest.declared("eks/cluster") if facts.manifest else None
+    return JobsOfTest("test-jobs", control=facts.eks_name, hyperpod=facts.name, cluster=control)
 
 
 def remove(facts: Facts) -> None:
     """Delete every job of a test of this cluster, also those of a run that was killed."""
-    selector = f"{LABEL}={facts.name}"
-    found = jobs.labelled(facts.access, selector)
-    gather(*(partial(jobs.delete, facts.access, each) for each in found))
+    there = jobs.labelled(facts.access, f"{LABEL}={facts.name}")
+    gather(*(partial(jobs.delete, facts.access, each) for each in there))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from functools import partial
+from itertools import islice
 from typing import NamedTuple
 
 from hyperpod_eks import workers
@@ -14,7 +15,8 @@ from hyperpod_eks.kube import jobs
 from hyperpod_eks.kube.client import part, parts, text
 from hyperpod_eks.kube.workloads import reasons
 from hyperpod_eks.smoke.inputs import Facts, Finding, Outcome, Skipped
-from hyperpod_eks.smoke.job import PROBE, QUEUE, WAIT, labels, queue, template, wait_until
+from hyperpod_eks.smoke.job import PROBE, WAIT, Refused, labels, once, read_job, run_job, template
+from hyperpod_eks.smoke.queues import Place, is_suspended, place, why_queued, within
 
 SCRIPT = """
 import json, os, socket, sys, time, urllib.request
@@ -76,7 +78,7 @@ class Pod(NamedTuple):
     """
 
     group: str
-    namespace: str
+    place: Place
     asked: tuple[str, ...]
     claims: tuple[str, ...] = ()
     account: str = ""
@@ -107,7 +109,6 @@ def planned(facts: Facts) -> Iterator[Pod]:
     """Yield the pods to run: one per group, one per group and namespace with claims, and one per
     service account with a role.
     """
-    place, _ = queue(facts)
     region = facts.snapshot.aws.session.region_name
     asked = (
         "resolve=kubernetes.default.svc.cluster.local",
@@ -122,12 +123,16 @@ def planned(facts: Facts) -> Iterator[Pod]:
     for space, name in config.storage.claims() if config else ():
         spaces.setdefault(space, []).append(name)
     for group in groups:
-        yield Pod(group, place, asked)
+        yield Pod(group, place(facts, group), asked)
         for space, names in spaces.items():
-            yield Pod(group, space, tuple(f"write=/data/{n}" for n in names), tuple(names))
-    for role in config.pod_identity if config and groups else ():
-        account = role.service_account
-        yield Pod(groups[0], role.namespace, ("credentials",), account=account)
+            if there := within(facts, space, group):
+                yield Pod(group, there, tuple(f"write=/data/{n}" for n in names), tuple(names))
+    for role in config.pod_identity if config else ():
+        usable = (
+            (group, there) for group in groups if (there := within(facts, role.namespace, group))
+        )
+        for group, there in islice(usable, 1):
+            yield Pod(group, there, ("credentials",), account=role.service_account)
 
 
 def seen(facts: Facts) -> list[Seen]:
@@ -139,23 +144,19 @@ def seen(facts: Facts) -> list[Seen]:
             *(partial(_run, facts, number, pod) for number, pod in enumerate(wanted))
         )
 
-    return facts.snapshot.once("pods of the test", run)
+    return once(facts, "pods of the test", run)
 
 
 def _run(facts: Facts, number: int, pod: Pod) -> Seen:
     """Create a pod, watch it until it has answered or cannot, and remove it."""
+    document, namespace = _job(facts, number, pod), pod.place.namespace
     try:
-        job = jobs.create(facts.access, jobs.JOB, pod.namespace, _job(facts, number, pod))
-    except HyperpodError as error:
+        return run_job(facts, jobs.JOB, namespace, document, partial(_look, facts, pod), START)
+    except Refused as error:
         return Seen(pod, "refused", str(error))
-    try:
-        return wait_until(partial(_look, facts, job, pod), START, facts.deadline)
-    finally:
-        jobs.delete(facts.access, job)
 
 
 def _job(facts: Facts, number: int, pod: Pod) -> JsonObject:
-    place, name = queue(facts)
     container: JsonObject = {
         "name": "test",
         "image": facts.image,
@@ -177,9 +178,7 @@ def _job(facts: Facts, number: int, pod: Pod) -> JsonObject:
         spec["volumes"] = [
             {"name": n, "persistentVolumeClaim": {"claimName": n}} for n in pod.claims
         ]
-    marks = labels(facts)
-    if name and pod.namespace == place:
-        marks[QUEUE] = name
+    marks = labels(facts, pod.place.queue)
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -188,19 +187,22 @@ def _job(facts: Facts, number: int, pod: Pod) -> JsonObject:
             "backoffLimit": 0,
             "activeDeadlineSeconds": int(START + UNPLACED + WAIT),
             "ttlSecondsAfterFinished": int(WAIT),
-            "template": {"metadata": {"labels": labels(facts)}, "spec": spec},
+            "template": {"metadata": {"labels": marks}, "spec": spec},
         },
     }
 
 
-def _look(facts: Facts, job: jobs.Reference, pod: Pod, waited: float, last: bool) -> Seen | None:
+def _look(facts: Facts, pod: Pod, job: jobs.Reference, waited: float, last: bool) -> Seen | None:
     """Return what happened to a pod if that is decided, or at the last look; else None."""
     found = jobs.pods(facts.access, f"job-name={job.name}", job.namespace)
     if not found:
-        spec = part(jobs.find(facts.access, job), "spec")
-        why = "Kueue has not admitted it" if spec.get("suspend") else "no pod was created"
-        place = "queued" if spec.get("suspend") else "unplaced"
-        return Seen(pod, place, why) if last or waited >= UNPLACED else None
+        document = read_job(facts, job)
+        if not last and waited < UNPLACED:
+            return None
+        if is_suspended(document):
+            return Seen(pod, "queued", why_queued(facts, document))
+        warned = "; ".join(jobs.events(facts.access, job.namespace, job.name)[-3:])
+        return Seen(pod, "refused", warned or "the Job controller has created no pod")
     (live, *_), name = found, text(found[0], "metadata", "name")
     phase, why = text(live, "status", "phase"), "; ".join(reasons(live))
     if phase == "Running":

@@ -65,13 +65,13 @@ def run(
     this one has created is removed also if it is interrupted.
     """
     wanted = sorted(set(levels) & set(LEVELS))
-    if wanted == [1]:
+    if not set(wanted) & {2, 3}:  # the others create no jobs
         return _levels(facts, wanted, begin)
-    job.remove(facts)
+    job.begin(facts)
     try:
         return _levels(facts, wanted, begin)
     finally:
-        job.remove(facts)
+        job.end(facts)
 
 
 def _levels(facts: Facts, levels: list[int], begin: Callable[[int], None]) -> list[Result]:

@@ -40,15 +40,22 @@ from hyperpod_eks.aws import client as doors
 from hyperpod_eks.aws.answers import Watch
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.rate_limit import Pace
+from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.config.load import load
 from hyperpod_eks.engine import Context
 from hyperpod_eks.events import Event
+from hyperpod_eks.kube import client as kube
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws import amp
 from hyperpod_eks.local.aws.fsx import of_region
 from hyperpod_eks.local.aws.sim import ACCESS_KEY, ACCOUNT, SECRET_KEY, Delays, is_read
 from hyperpod_eks.local.stack import Stack
+from hyperpod_eks.resources import eks
+from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 from hyperpod_eks.session import ADOPT, Session
+from hyperpod_eks.smoke import job as smoke_job
+from hyperpod_eks.smoke import run as smoke
+from hyperpod_eks.smoke.inputs import Facts, Gate
 from hyperpod_eks.state import claim, lease, objects, s3_store
 from hyperpod_eks.state.file_store import FileStore
 from hyperpod_eks.state.lease import TERM
@@ -315,6 +322,9 @@ class Host:
         time = SimpleNamespace(monotonic=self.clock.now, sleep=self.pass_time)
         for module in (lease, objects, claim):
             self._replace(module, "time", time)
+        self._replace(smoke_job, "time", SimpleNamespace(**vars(time), time=self.clock.now))
+        self._replace(Gate, "wait", lambda _, seconds: self.pass_time(seconds))
+        self._replace(kube, "_send", partial(self.ask_kubernetes, kube._send))
         self._replace(lease, "clock", self.clock.now)
         self._replace(lease, "_process", self.named)
         # no thread renews a lock: the holder does, before a change
@@ -430,6 +440,19 @@ class Host:
             process.at("after", operation)
         if isinstance(answer, Exception):
             raise answer
+        return answer
+
+    def ask_kubernetes(self, send: Any, client: Any, method: str, path: str, *more: Any) -> Any:
+        """Send a request to a Kubernetes API: those that change jobs are boundaries."""
+        process, plural = self.process, "mpijobs" if "mpijobs" in path else "jobs"
+        if process.dead:
+            raise Killed
+        if method == "GET" or "jobs" not in path:
+            return send(client, method, path, *more)
+        process.at("before", f"{method} {plural}")
+        answer = send(client, method, path, *more)
+        process.changed()
+        process.at("after", f"{method} {plural}")
         return answer
 
     def answered(self, **_: Any) -> None:
@@ -550,6 +573,8 @@ class Host:
                 setattr(at.context, name, value)
             if verb == "create":
                 at.create()
+            elif verb == "test":
+                self._test(at)
             elif verb == "rebuild":
                 engine.rebuild(at.wants, at.context)
                 at.manifest.save()
@@ -557,6 +582,16 @@ class Host:
                 at.delete(data=self._data())
             else:
                 at.delete()
+
+    def _test(self, at: Session) -> None:
+        """Run the usual levels of the test, which must find nothing."""
+        snapshot = Snapshot(at.aws)
+        access, found = eks.access(snapshot, NAME), hyperpod_api.describe(snapshot, NAME)
+        assert access, "no EKS cluster"
+        assert found, "no HyperPod cluster"
+        facts = Facts(snapshot, NAME, NAME, access, found, at.config, "image", manifest=at.manifest)
+        results = smoke.run(facts, smoke.USUAL)
+        assert [each for result in results for each in result.findings] == []
 
     def _data(self) -> frozenset[str]:
         """Return the ids of all data, as somebody consents who has seen the list."""

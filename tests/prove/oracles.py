@@ -11,6 +11,7 @@ from hyperpod_eks.aws.tags import CLUSTER, LABEL, LINEAGE
 from hyperpod_eks.local.aws.fsx import of_region
 from hyperpod_eks.local.aws.sim import ACCOUNT
 from hyperpod_eks.resources.s3 import OWN, claim_key
+from hyperpod_eks.resources.test_jobs import LABEL as TEST
 from hyperpod_eks.state.manifest import read
 
 from .host import KEY, NAME, REGION, STATE, Host
@@ -235,6 +236,41 @@ def locks_are_free(host: Host) -> None:
         found = host.session.somebody("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
         if json.loads(found)["state"] != "released":
             raise Broken(f"s3://{bucket}/{key} is still held")
+
+
+def _kubernetes(host: Host) -> Any:
+    """Return the Kubernetes API of the EKS cluster."""
+    every = host.stack.sim.clusters
+    return next(each for name, each in every.items() if str(name).endswith(f"cluster/{NAME}"))
+
+
+def _jobs(host: Host) -> list[str]:
+    """List what has the name of a job of a test, or belongs to one; events of them expire."""
+    every = _kubernetes(host).snapshot()
+    return [key for key in every if "/hyperpod-eks-test" in key and not key.startswith("events/")]
+
+
+def a_test_of_others(host: Host) -> None:
+    """Start a job as a test of another HyperPod cluster has it."""
+    store = _kubernetes(host)._store
+    container = {"name": "test", "image": "i", "command": ["sleep", "1000"]}
+    template = {"spec": {"containers": [container], "restartPolicy": "Never"}}
+    metadata = {"name": "hyperpod-eks-test-theirs", "labels": {TEST: f"{NAME}2"}}
+    body = {"metadata": metadata, "spec": {"template": template}}
+    store.create(store.registry.builtin("Job"), "default", body)
+
+
+def a_test_of_others_is_there(host: Host) -> None:
+    """O8: nothing of another cluster's test was deleted."""
+    theirs = [key for key in _jobs(host) if "theirs" in key]
+    if len(theirs) != 2:
+        raise Broken(f"not ours: a job and its pod of others, {theirs}")
+
+
+def no_test_left(host: Host) -> None:
+    """No job of a test is left, and no pod of one."""
+    if left := [key for key in _jobs(host) if "theirs" not in key]:
+        raise Broken(f"left of a test: {left}")
 
 
 def nothing_left(host: Host, before: str) -> None:

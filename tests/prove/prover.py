@@ -29,6 +29,12 @@ TWO_NODES = {
         {"name": "worker-group", "instance_type": "ml.m5.2xlarge", "instance_count": 2},
     ]
 }
+GPUS = {
+    "instance_groups": [
+        *TWO_NODES["instance_groups"],
+        {"name": "gpu", "instance_type": "ml.g5.8xlarge", "instance_count": 2},
+    ]
+}
 A_CHART = TWO_NODES | {"charts": {"near": {"chart": str(Path(__file__).with_name("chart"))}}}
 A_FILE_SYSTEM: Mapping[str, Any] = TWO_NODES | {"storage": {"fsx_lustre": {"data": {}}}}
 A_POOL = {
@@ -66,6 +72,7 @@ METRICS = TWO_NODES | {"operators": ["training"], "monitoring": "prometheus"}
 LOGS = TWO_NODES | {"monitoring": "cloudwatch"}
 ENDINGS = ("resume", "delete", "killed again", "flooded")
 ENDINGS_OF_CHANGES = ("resume", "killed again", "flooded")
+ENDINGS_OF_TESTS = ("resume", "create", "delete")
 OF_OTHERS = ("elsewhere", "suspended")
 """Another machine takes over, from one that was killed or from one that wakes up again."""
 
@@ -106,6 +113,7 @@ SCENARIOS = {
     "teams": ENDINGS_OF_CHANGES,
     "a team less": ENDINGS_OF_CHANGES,
     "delete with teams": ENDINGS_OF_CHANGES,
+    "test": ENDINGS_OF_TESTS,
 }
 """The endings of each scenario, whose index is the seed of AWS's behaviour.
 
@@ -174,6 +182,10 @@ class Prover:
             self.created("delete with a file system")
             return "delete data" if "its data" in scenario else "delete", A_FILE_SYSTEM
         self.created("delete, state in S3" if is_in_s3(scenario) else "scale")
+        if scenario == "test":
+            self.finish("create", GPUS)
+            oracles.a_test_of_others(self.host)
+            return "test", GPUS
         if scenario == "a node pool":
             return "create", A_POOL
         if scenario == "a node pool less":
@@ -220,6 +232,7 @@ class Prover:
             elif verb.startswith("delete"):
                 oracles.nothing_left(self.host, self.before)
             else:
+                oracles.no_test_left(self.host)
                 oracles.journal_knows(self.host)
                 oracles.locks_are_free(self.host)
         return self.known[scenario]
@@ -269,6 +282,11 @@ class Prover:
             oracles.same_shape(host, shape)
             oracles.journal_knows(host)
             oracles.others_untouched(host, self.before)
+        if verb == "test" and case.ending != "delete":
+            self.finish("test" if case.ending == "resume" else "create", config)
+            oracles.no_test_left(host)
+            oracles.a_test_of_others_is_there(host)
+            oracles.journal_knows(host)
         if verb != "delete data":
             self.finish("delete", config, machine)
         if "monitoring" in config:

@@ -55,6 +55,9 @@ SAMPLE = {
         case("teams", "after", "sagemaker:CreateComputeQuota", "resume"),
         case("delete with teams", "after", "sagemaker:DeleteClusterSchedulerConfig", "flooded"),
     ],
+    "test": [
+        case("test", "after", "POST mpijobs", "create"),
+    ],
     "waits": [
         case("create", "wait", "tick", "resume", 12),
     ],

@@ -115,6 +115,7 @@ def _tested(created: Created, at: Opened, options: shared.Change) -> Tested:
     from hyperpod_eks.smoke.run import USUAL
 
     facts = test.described_facts(at.context.aws, at.config, options, known=True)
+    facts = replace(facts, manifest=at.manifest)
     tested = test.examine(facts, USUAL, options)
     return {**created, "ok": tested["ok"], "exit_code": tested["exit_code"], "test": tested}
 

@@ -108,8 +108,15 @@ def _teams(
 
 def _warnings(at: Opened, observations: Sequence[Observation]) -> list[str]:
     from hyperpod_eks.config.warnings import elsewhere
+    from hyperpod_eks.resources.test_jobs import JobsOfTest
 
     found = [line for s in observations if s.live for line in s.live.warnings]
+    records = at.manifest.records.values()
+    if any(x.kind == JobsOfTest.kind and x.state != "deleted" for x in records):
+        found.append(
+            "a test is running, or one was killed and left jobs: the next test or create deletes"
+            " them"
+        )
     if at.declared:
         return [*elsewhere(at.config), *found]
     if at.unread:  # it was printed

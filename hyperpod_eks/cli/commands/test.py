@@ -69,6 +69,7 @@ def test(options: Options, report: Report) -> Test:
     from hyperpod_eks.cli.confirm import confirm
     from hyperpod_eks.cli.explain import explaining
     from hyperpod_eks.cli.settings import entered, settings
+    from hyperpod_eks.cli.signals import stoppable
     from hyperpod_eks.smoke.run import USUAL
 
     levels = sorted(set(options.level or USUAL))
@@ -85,11 +86,17 @@ def test(options: Options, report: Report) -> Test:
         config = opening.current(options, aws, manifest, declared, report)
         known = opening.declared(options, manifest) or config is not declared
         cluster = called(config.name, options)
-        with explaining(aws, config, cluster, collect=False):
+        with explaining(aws, config, cluster, collect=False), stoppable(_raise):
             facts = described_facts(aws, config, options, known=known)
             image, accelerator_image = options.image or facts.image, options.accelerator_image or ""
-            facts = replace(facts, image=image, accelerator_image=accelerator_image)
+            facts = replace(
+                facts, image=image, accelerator_image=accelerator_image, manifest=manifest
+            )
             return examine(facts, levels, options)
+
+
+def _raise(stop: BaseException) -> None:
+    raise stop
 
 
 def described_facts(

@@ -63,9 +63,19 @@ def lacking(snapshot: Snapshot, nodes: Sequence[Node]) -> tuple[str, ...]:
 
 def of_type(snapshot: Snapshot, kind: str) -> Mapping[str, int]:
     """Return the devices that an instance type has, by resource name; {} if that is unknown."""
+    return _counted(_described(snapshot, kind))
+
+
+def neuron_cores(snapshot: Snapshot, kind: str) -> int:
+    """Return the number of NeuronCores that an instance type has; 0 if that is unknown."""
+    found = (_described(snapshot, kind).get("NeuronInfo") or {}).get("NeuronDevices") or ()
+    return sum(x.get("Count", 0) * (x.get("CoreInfo") or {}).get("Count", 0) for x in found)
+
+
+def _described(snapshot: Snapshot, kind: str) -> JsonMapping:
     with suppress(Exception):
-        (found,) = snapshot.region(INSTANCE_TYPES, ids=[kind.removeprefix("ml.")])
-        return _counted(found)
+        found: list[JsonMapping] = snapshot.region(INSTANCE_TYPES, ids=[kind.removeprefix("ml.")])
+        return found[0]
     return {}
 
 
