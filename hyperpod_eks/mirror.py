@@ -119,6 +119,20 @@ class Chart:
     each with the value that switches off what uses it, if there is one."""
 
 
+def copy_of(aws: Aws, text: str) -> str:
+    """Return the cluster's copy of an image, if it has one and the caller may see it; else it."""
+    names = Names.of(aws)
+    image = names.origin(text)
+    if image is None:
+        return text
+    name = names.repository(image)
+    with absent("RepositoryNotFoundException", "ImageNotFoundException", "AccessDeniedException"):
+        aws.ecr.describe_images(repositoryName=name, imageIds=[{"imageTag": image.tag}])
+        old, new = names.renamed(text)
+        return new + text.removeprefix(old)
+    return text
+
+
 def survey(release: Release, names: Names, bundle: str | None) -> Chart:
     """Render a chart with its config's values, and find the values that name its images.
 

@@ -78,7 +78,9 @@ def _stopped(console: Console, stop: Interrupted) -> int:
             f"To delete it instead: {console.called('delete')}",
             "AWS completes and bills operations that have already started.",
         ]
-    return console.fail(stop.code, str(stop), "\n".join(lines), "Interrupted")
+    test = "what the test created is deleted"
+    done = test if console.command == "test" else "everything is recorded"
+    return console.fail(stop.code, f"{stop}; {done}", "\n".join(lines), "Interrupted")
 
 
 def _unforeseen(console: Console, error: Exception) -> int:

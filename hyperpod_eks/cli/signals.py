@@ -18,7 +18,7 @@ class Interrupted(BaseException):
     """A signal stopped the run; everything done so far is recorded."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}; everything is recorded")
+        super().__init__(f"stopped by {signal.Signals(number).name}")
         self.code = 128 + number
 
 

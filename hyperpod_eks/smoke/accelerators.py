@@ -14,19 +14,12 @@ from hyperpod_eks.kube.client import parts, text
 from hyperpod_eks.kube.workloads import reasons
 from hyperpod_eks.resources.hyperpod import devices
 from hyperpod_eks.resources.hyperpod.devices import EFA, GPU, NEURON
+from hyperpod_eks.smoke.images import NCCL_IMAGE, NEURON_IMAGE
 from hyperpod_eks.smoke.inputs import Facts, Finding, Measured, Outcome, Skipped
 from hyperpod_eks.smoke.job import WAIT, Refused, labels, once, read_job, run_job, template
 from hyperpod_eks.smoke.pods import UNPLACED
 from hyperpod_eks.smoke.queues import Place, is_suspended, place, why_queued
 
-NCCL_IMAGE = (
-    "public.ecr.aws/hpc-cloud/nccl-tests:cuda13.0.2-efa1.48.0-ofiv1.19.0-ncclv2.30.4-1-testsv2.18.3"
-)
-"""The image of github.com/awslabs/awsome-distributed-ai, micro-benchmarks/nccl-tests."""
-NEURON_IMAGE = (
-    "public.ecr.aws/neuron/pytorch-training-neuronx:2.5.1-neuronx-py310-sdk2.21.0-ubuntu22.04"
-)
-"""An AWS Neuron Deep Learning Container, which has nccom-test."""
 NCCL = (
     "/opt/amazon/openmpi/bin/mpirun --allow-run-as-root --tag-output -np {ranks} -N {devices}"
     " --bind-to none -x PATH -x LD_LIBRARY_PATH -x NCCL_DEBUG=INFO -x FI_PROVIDER=efa"
@@ -124,7 +117,7 @@ def _job(facts: Facts, group: str, kind: str, has: Mapping[str, int], there: Pla
     count = has[name]
     ranks = 2 * (count if name == GPU else devices.neuron_cores(facts.snapshot, kind))
     command = (NCCL if name == GPU else NCCOM).format(ranks=ranks, devices=count)
-    image = facts.accelerator_image or (NCCL_IMAGE if name == GPU else NEURON_IMAGE)
+    image = facts.accelerator_image or facts.copy_of(NCCL_IMAGE if name == GPU else NEURON_IMAGE)
     asked = {name: str(count), "memory": "32000Mi"}
     if EFA in has:
         asked |= {EFA: str(has[EFA])}

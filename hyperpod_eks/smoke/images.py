@@ -1,8 +1,16 @@
-"""The image of level 2, from the registry of EKS in the region, which closed networks reach."""
+"""The images of the levels.
+
+That of level 2 is in the registry of EKS in the region, which closed networks reach; those of level
+3 are on the internet: `mirror` copies those that a cluster needs.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from hyperpod_eks.config.model import Config
 from hyperpod_eks.errors import Usage
+from hyperpod_eks.resources.hyperpod.devices import ACCELERATED
 
 ACCOUNT = "602401143452"
 OTHERS = {
@@ -37,3 +45,23 @@ def usual(region: str) -> str:
     if region.startswith(("cn-", "us-gov-")):
         raise Usage(f"no image is known for {region}", "Pass one with Python: --image IMAGE.")
     return f"{OTHERS.get(region, ACCOUNT)}.dkr.ecr.{region}.amazonaws.com/{REPOSITORY}"
+
+
+NCCL_IMAGE = (
+    "public.ecr.aws/hpc-cloud/nccl-tests:cuda13.0.2-efa1.48.0-ofiv1.19.0-ncclv2.30.4-1-testsv2.18.3"
+)
+"""The image of github.com/awslabs/awsome-distributed-ai, micro-benchmarks/nccl-tests."""
+NEURON_IMAGE = (
+    "public.ecr.aws/neuron/pytorch-training-neuronx:2.5.1-neuronx-py310-sdk2.21.0-ubuntu22.04"
+)
+"""An AWS Neuron Deep Learning Container, which has nccom-test."""
+
+
+def of_accelerators(config: Config) -> Iterator[str]:
+    """Yield the images of level 3 for the groups of a config that have two nodes."""
+    kinds = {g.instance_type or "" for g in config.instance_groups if g.instance_count >= 2}
+    for image, neuron in ((NCCL_IMAGE, False), (NEURON_IMAGE, True)):
+        if any(
+            ACCELERATED.match(x) and x.startswith(("ml.trn", "ml.inf")) == neuron for x in kinds
+        ):
+            yield image

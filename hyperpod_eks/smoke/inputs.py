@@ -92,6 +92,8 @@ class Facts:
     """The image of level 2."""
     accelerator_image: str = ""
     """The image of level 3; empty for the usual ones."""
+    copy_of: Callable[[str], str] = str
+    """Returns the cluster's own copy of an image, or the image itself."""
     deadline: float = math.inf
     """Seconds of the monotonic clock at which the command ends."""
     manifest: Manifest | None = None

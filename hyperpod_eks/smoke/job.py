@@ -134,7 +134,11 @@ def begin(facts: Facts) -> None:
 def end(facts: Facts) -> None:
     """Create no more jobs, delete all, and record that none exists."""
     facts.gate.close()
-    remove(facts)
+    try:
+        remove(facts)
+    except HyperpodError as error:
+        error.add_note("jobs of the test may be left: the next test, create or delete deletes them")
+        raise
     if facts.manifest and facts.manifest.exists:
         facts.manifest.forget(_declared(facts).key)
         facts.manifest.commit()

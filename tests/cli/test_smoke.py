@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -136,6 +139,7 @@ def tainted(node: Any) -> Any:
     return {**node, "spec": {**node["spec"], "taints": [taint]}}
 
 
+EFA, GPU = "vpc.amazonaws.com/efa", "nvidia.com/gpu"
 HEALTH = "sagemaker.amazonaws.com/node-health-status"
 
 
@@ -155,11 +159,15 @@ def test_a_broken_node_is_found(user: User, change: Any, check: str, cause: str)
     assert "{" not in finding["explanation"] + finding["next"]
 
 
+@pytest.mark.sample("agent")
 @pytest.mark.parametrize(
     ("switches", "check", "cause", "says"),
     [
-        ({"devices": "vpc.amazonaws.com/efa"}, "devices", "no-device", "vpc.amazonaws.com/efa"),
-        ({"crash": "aws-node"}, "components", "component-failing", "CrashLoopBackOff"),
+        pytest.param({"devices": EFA}, "devices", "no-device", EFA, id="efa"),
+        pytest.param({"devices": GPU}, "devices", "no-device", GPU, id="gpu"),
+        pytest.param(
+            {"crash": "aws-node"}, "components", "component-failing", "CrashLoopBackOff", id="agent"
+        ),
     ],
 )
 def test_a_broken_component_is_found(
@@ -276,35 +284,116 @@ def test_devices_that_others_use_are_found(user: User) -> None:
 
 
 class Gone(Fault):
-    """After ``times`` requests about jobs no other one arrives, as from a killed process."""
+    """After ``times`` requests that change jobs no other one arrives, as from a killed process."""
 
     def hits(self, method: str, path: str) -> bool:
         self.times -= method in ("POST", "DELETE") and "jobs" in path
         return self.times < 0
 
 
+class Pressed(Fault):
+    """Ctrl-C is pressed while the ``times``-th job is created."""
+
+    def hits(self, method: str, path: str) -> bool:
+        self.times -= method == "POST" and bool(re.search(self.path, path))
+        if self.times == 0:
+            self.times = -1
+            os.kill(os.getpid(), signal.SIGINT)
+        return False
+
+
+class Deleted(Fault):
+    """Somebody deletes each job as soon as its pods are looked for."""
+
+    store: Any = None
+
+    def hits(self, method: str, path: str) -> bool:
+        if found := re.search(r"/namespaces/([\w-]+)/pods\?.*job-name%3D([\w-]+)", path):
+            job = self.store.registry.builtin("Job")
+            if self.store.find(job, *found.groups()):
+                self.store.delete(job, *found.groups())
+        return False
+
+
 @contextmanager
-def killed_after(user: User, step: int) -> Iterator[None]:
+def fault(user: User, one: Fault) -> Iterator[None]:
     faults = kubernetes(user).faults
-    faults.append(Gone(503, "ServiceUnavailable", "nobody asks any more", times=step))
+    faults.append(one)
     try:
         yield
     finally:
         faults.clear()
 
 
+def killed_after(user: User, step: int) -> Any:
+    return fault(user, Gone(503, "ServiceUnavailable", "nobody asks any more", times=step))
+
+
 def test_what_a_killed_test_left_is_removed_by_the_next(user: User) -> None:
     with killed_after(user, 3):
         assert examined(user, "--level", "2").code == 1
     assert left(user)
+    assert "a test is running, or one was killed" in user.types("status", "smoke").err
     assert examined(user, "--level", "2").code == 0
+    assert left(user) == []
+    assert "killed" not in user.types("status", "smoke").err
+
+
+@pytest.mark.prove
+def test_what_a_killed_test_left_is_planned_and_deleted_by_create(user: User) -> None:
+    with killed_after(user, 3):
+        assert examined(user, "--level", "2").code == 1
+    there = left(user)
+    words = ("smoke", "-f", "smoke.yaml", "--chart", str(CHART))
+    assert re.search(
+        r"delete +test-jobs +default/hyperpod-eks-test", user.types("plan", *words).out
+    )
+    assert left(user) == there
+    assert user.types("create", *words).code == 0
+    assert left(user) == []
+    assert "test-jobs" not in user.types("plan", *words).out
+
+
+@pytest.mark.parametrize(
+    ("jobs", "nth"), [("/jobs", 2), pytest.param("/mpijobs", 1, marks=pytest.mark.prove)]
+)
+def test_ctrl_c_removes_everything_and_says_how_to_go_on(user: User, jobs: str, nth: int) -> None:
+    with fault(user, Pressed(0, "", "", path=jobs, times=nth)):
+        said = examined(user)
+    assert (said.code, said.document["exit_code"]) == (130, 130)
+    assert "stopped by SIGINT; what the test created is deleted" in said.err
+    assert "To continue: hyperpod-eks test smoke -o json" in said.err
     assert left(user) == []
 
 
 @pytest.mark.prove
-@pytest.mark.parametrize("step", range(13))
-def test_nothing_is_left_of_a_test_that_was_killed_at_any_step(user: User, step: int) -> None:
-    with killed_after(user, step):
-        examined(user, "--level", "2", "--level", "3")
-    assert examined(user, "--level", "2").code == 0
+def test_a_job_that_somebody_else_deletes_is_an_error_and_no_finding(user: User) -> None:
+    meddler = Deleted(0, "", "")
+    meddler.store = kubernetes(user)._store
+    with fault(user, meddler):
+        said = examined(user, "--level", "2")
+    assert said.code == 1
+    assert "was deleted by somebody else" in said.err
+    assert "Another test of this cluster may be running" in said.err
     assert left(user) == []
+
+
+@pytest.mark.prove
+def test_a_test_that_takes_too_long_ends_and_leaves_nothing(user: User) -> None:
+    with broken(user, mount="yes"), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hyperpod_eks.smoke.pods.UNPLACED", 1e9)
+        said = user.types("test", "smoke", "--level", "2", "--timeout", "3", "-o", "json")
+    assert (said.code, said.document["exit_code"]) == (6, 6)
+    assert "the test took longer than --timeout" in said.err
+    assert left(user) == []
+
+
+@pytest.mark.prove
+def test_pipelines_get_the_document_of_create_and_its_test(user: User) -> None:
+    words = ("create", "-f", "smoke.yaml", "--chart", str(CHART), "--test")
+    with broken(user, dns="all"):
+        said = user.types(*words, "-o", "json", "--events", "events.jsonl")
+    assert (said.code, said.document["exit_code"], said.document["ok"]) == (11, 11, False)
+    assert said.document["test"]["exit_code"] == 11
+    *_, last = (user.folder / "events.jsonl").read_text().splitlines()
+    assert json.loads(last)["document"] == said.document

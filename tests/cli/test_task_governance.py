@@ -130,6 +130,21 @@ def test_create_makes_a_policy_and_a_quota_for_each_team(user: User, aws: Client
     assert kubernetes("POST", JOBS, body, dryRun="All")["spec"]["suspend"] is True
 
 
+def test_a_test_of_the_cluster_uses_a_queue_and_finds_one_that_is_full(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hyperpod_eks.smoke.pods.UNPLACED", 0.0)
+    assert user.types("test", "demo").code == 0
+    speech = JOBS.replace("vision", "speech")
+    queue = {name: value.replace("vision", "speech") for name, value in QUEUE.items()}
+    kubernetes("POST", speech, job("hog", queue, cpu="12"))  # its 8, and 4 of vision's
+    said = user.types("test", "demo", "--level", "2")
+    kubernetes("DELETE", f"{speech}/hog")
+    assert said.code == 11
+    assert "has not admitted it: couldn't assign flavors" in words(said.out)
+    assert "insufficient unused quota for cpu in flavor ml.m5.2xlarge" in words(said.out)
+
+
 def test_a_second_create_changes_nothing_in_four_rounds(user: User) -> None:
     user.mutations()
     with rounds(user.stack) as chain:

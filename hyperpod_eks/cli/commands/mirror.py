@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,8 @@ def mirror(options: Options, report: Report) -> Mirror:
     """Copy the images of the charts to ECR, for networks without internet.
 
     Finds every image of the HyperPod chart and of further charts, as the config's values have it,
-    and copies those that nodes in a closed network cannot pull to ECR repositories of cluster NAME,
+    and those of `test` for groups of two nodes or more with accelerators, which have several GB.
+    It copies those that nodes in a closed network cannot pull to ECR repositories of cluster NAME,
     with all their platforms and the same digests.  With -f, it writes the values that name the
     copies to the file, and changes nothing else in it; otherwise it prints them.
 
@@ -50,12 +52,13 @@ def mirror(options: Options, report: Report) -> Mirror:
     from hyperpod_eks.local import UPSTREAM
     from hyperpod_eks.resources.helm_release import Release
     from hyperpod_eks.session import PLAN
+    from hyperpod_eks.smoke.images import of_accelerators
 
     with opened(PLAN, options, report, write=False, files=True, helm=options.helm) as at:
         names, bundle = mirroring.Names.of(at.aws), ca_bundle(at.aws.session)
         releases = [each for each in at.wants if isinstance(each, Release)]
         charts = [mirroring.survey(each, names, bundle) for each in releases]
-        rows = _rows(charts, names)
+        rows = _rows(charts, of_accelerators(at.config), names)
         wanted = list(dict.fromkeys(o for row in rows if (o := names.origin(row["image"]))))
         for image in wanted:
             names.repository(image)
@@ -103,11 +106,11 @@ def _document(
     }
 
 
-def _rows(charts: list[Chart], names: Names) -> list[MirroredImage]:
+def _rows(charts: list[Chart], tested: Iterable[str], names: Names) -> list[MirroredImage]:
     users: dict[str, list[str]] = {}
-    for chart in charts:
-        for image in chart.images:
-            users.setdefault(image, []).append(chart.setting)
+    for user, images in [*((each.setting, each.images) for each in charts), ("test", tested)]:
+        for image in images:
+            users.setdefault(image, []).append(user)
     rows: list[MirroredImage] = []
     for image, used_by in users.items():
         far = names.origin(image) is not None

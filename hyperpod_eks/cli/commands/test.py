@@ -47,7 +47,8 @@ class Options(shared.Wait, shared.Cluster):
     accelerator_image: str | None = option(
         "--accelerator-image",
         metavar="IMAGE",
-        help="Image with nccl-tests or nccom-test for level 3.",
+        help="Image with nccl-tests or nccom-test for level 3.  [default: the copy of mirror, or"
+        " AWS's image]",
     )
     yes: bool = shared.yes()
 
@@ -59,9 +60,10 @@ def test(options: Options, report: Report) -> Test:
     nodes, devices, plugins, agents and add-ons.  Level 2 runs a pod on each instance group: image,
     DNS, AWS, roles, file systems, logs and exec.  Level 3 measures an all-reduce between two nodes
     of each group with accelerators, which must be free.  Level 4 starts HyperPod's deep health
-    checks, which last hours; it runs only if it is asked for.
+    checks, which last hours, and go on if the command is stopped; it runs only if it is asked for.
 
-    What it creates it removes; after a kill, Kubernetes does, or the next test.  Exits 11 if
+    Under task governance its jobs use the queue with the largest quota for a group's nodes.  What
+    it creates it deletes; after a kill, the next test, create or delete does.  Exits 11 if
     something does not work.
     """
     from hyperpod_eks.cli import opening
@@ -106,8 +108,11 @@ def described_facts(
 
     ``known`` is whether ``config`` is the one that it was declared with.
     """
+    from functools import partial
+
     from hyperpod_eks.aws.snapshot import Snapshot
     from hyperpod_eks.cli.lookup import described
+    from hyperpod_eks.mirror import copy_of
     from hyperpod_eks.resources import eks
     from hyperpod_eks.smoke import images
     from hyperpod_eks.smoke.inputs import Facts
@@ -127,6 +132,7 @@ def described_facts(
         found,
         config if known else None,
         image=images.usual(config.region),
+        copy_of=partial(copy_of, aws),
         deadline=deadline,
     )
 

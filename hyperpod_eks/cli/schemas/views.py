@@ -296,11 +296,11 @@ class CapacityWritten(Head):
 
 
 class MirroredImage(TypedDict):
-    """An image that the charts need."""
+    """An image that the charts or `test` need."""
 
     image: Annotated[str, "as the chart names it"]
     copy: Annotated[str, "its copy in ECR; empty if nodes reach the image itself"]
-    charts: Annotated[list[str], "chart, or charts.NAME"]
+    charts: Annotated[list[str], "who needs it: chart, charts.NAME, or test"]
     action: Annotated[
         Literal["copy", "copied", "present", "reachable"],
         "copy: with --dry-run, whether there is one or not; reachable: in ECR in this region",
