@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from itertools import islice
 
 from hyperpod_eks.aws.addon_needs import ADDON_ROLES, TRAINING_OPERATOR
+from hyperpod_eks.documents import JsonMapping
 from hyperpod_eks.errors import KnownCause
-from hyperpod_eks.kube import objects
+from hyperpod_eks.kube import jobs, objects
 from hyperpod_eks.kube.client import part, text
 from hyperpod_eks.kube.workloads import troubles, workloads
 from hyperpod_eks.resources.hyperpod import devices
@@ -31,6 +32,7 @@ KINDS = (
     ("sagemaker.amazonaws.com/v1", "HyperPodPyTorchJob"),
 )
 """The kinds of jobs that the operators define."""
+CLAIM, CLAIMS = "PersistentVolumeClaim", objects.Kind("persistentvolumeclaims", True)
 
 
 def node_count(facts: Facts) -> Iterator[Outcome]:
@@ -147,16 +149,34 @@ def _wanted(facts: Facts) -> Iterator[str]:
 
 
 def claims(facts: Facts) -> Iterator[Outcome]:
-    """Each PersistentVolumeClaim of a declared file system must be bound."""
-    pairs = facts.config.storage.claims() if facts.config else []
-    if not pairs:
-        yield Skipped("no file system is declared for pods")
-    for space, name in pairs:
-        claim = objects.ObjectReference("v1", "PersistentVolumeClaim", space, name)
-        found = objects.find(facts.access, claim, objects.Kind("persistentvolumeclaims", True))
+    """Each declared PersistentVolumeClaim must be bound, or wait for its first pod.
+
+    Kubernetes documentation, "Storage Classes", "Volume binding mode".
+    """
+    config = facts.config
+    of_files = config.storage.claims() if config else []
+    declared = [x for x in (config.objects if config else ()) if text(x, "kind") == CLAIM]
+    others = [(_namespace(x), text(x, "metadata", "name")) for x in declared]
+    if not of_files and not others:
+        yield Skipped("no claim is declared")
+    for space, name in (*of_files, *others):
+        claim = objects.ObjectReference("v1", CLAIM, space, name)
+        found = objects.find(facts.access, claim, CLAIMS)
+        warned = "".join(f": {each}" for each in jobs.events(facts.access, space, name)[-1:])
         phase = text(found, "status", "phase") or "missing"
-        if phase != "Bound":
-            values = {"namespace": space, "claim": name}
-            yield Finding(
-                f"{space}/{name}", f"the claim is {phase}", KnownCause("claim-pending", values)
-            )
+        waits = (space, name) in others and not warned and _waits_for_a_pod(facts, found)
+        if phase != "Bound" and not waits:
+            cause = KnownCause("claim-pending", {"namespace": space, "claim": name})
+            yield Finding(f"{space}/{name}", f"the claim is {phase}{warned}", cause)
+
+
+def _namespace(document: JsonMapping) -> str:
+    return text(document, "metadata", "namespace") or objects.DEFAULT
+
+
+def _waits_for_a_pod(facts: Facts, claim: JsonMapping | None) -> bool:
+    if name := text(claim, "spec", "storageClassName"):
+        named = objects.ObjectReference("storage.k8s.io/v1", "StorageClass", "", name)
+        found = objects.find(facts.access, named, objects.Kind("storageclasses", False))
+        return text(found, "volumeBindingMode") == "WaitForFirstConsumer"
+    return False

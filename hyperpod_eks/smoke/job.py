@@ -14,6 +14,7 @@ from hyperpod_eks.kube import jobs
 from hyperpod_eks.kube.client import KubeNotReady, NotServed
 from hyperpod_eks.kube.jobs import Reference
 from hyperpod_eks.kube.nodes import GROUP_NAME
+from hyperpod_eks.resources.access_entry import AccessEntry, AccessPolicy
 from hyperpod_eks.resources.test_jobs import LABEL, JobsOfTest
 from hyperpod_eks.smoke.inputs import Facts
 from hyperpod_eks.workers import gather
@@ -126,7 +127,7 @@ def read_job(facts: Facts, job: Reference) -> JsonObject:
 def begin(facts: Facts) -> None:
     """Record that jobs may exist from now on, and delete those of a test that was killed."""
     if facts.manifest and facts.manifest.exists:
-        facts.manifest.intend(_declared(facts), time.time())
+        facts.manifest.intend(declared(facts), time.time())
         facts.manifest.commit()
     remove(facts)
 
@@ -140,13 +141,23 @@ def end(facts: Facts) -> None:
         error.add_note("jobs of the test may be left: the next test, create or delete deletes them")
         raise
     if facts.manifest and facts.manifest.exists:
-        facts.manifest.forget(_declared(facts).key)
+        facts.manifest.forget(declared(facts).key)
         facts.manifest.commit()
 
 
-def _declared(facts: Facts) -> JobsOfTest:
-    control = facts.manifest.declared("eks/cluster") if facts.manifest else None
-    return JobsOfTest("test-jobs", control=facts.eks_name, hyperpod=facts.name, cluster=control)
+def declared(facts: Facts) -> JobsOfTest:
+    """Return the resource as which the jobs of a test are recorded."""
+    manifest, access = facts.manifest, (AccessEntry.kind, AccessPolicy.kind)
+    records = manifest.records.items() if manifest else ()
+    keys = [k for k, one in records if one.kind in access and one.state != "deleted"]
+    cluster, *entries = (manifest.declared(k) if manifest else None for k in ("eks/cluster", *keys))
+    return JobsOfTest(
+        "test-jobs",
+        control=facts.eks_name,
+        hyperpod=facts.name,
+        cluster=cluster,
+        after=tuple(each for each in entries if each),  # a delete needs them
+    )
 
 
 def remove(facts: Facts) -> None:

@@ -85,7 +85,7 @@ class Pod(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What happened to a pod: the last of queued, unplaced, pulling, starting and answered.
+    """What happened to a pod: how far it came, from refused to answered.
 
     ``why`` is what kept it there; ``answers`` are those of `SCRIPT`; ``log`` and ``exec`` are why
     its log could not be read and no command could be run.
@@ -210,7 +210,8 @@ def _look(facts: Facts, pod: Pod, job: jobs.Reference, waited: float, last: bool
     if phase == "Failed":
         return Seen(pod, "starting", _ended(live) or "the pod failed")
     if not text(live, "spec", "nodeName"):
-        return Seen(pod, "unplaced", why) if last or waited >= UNPLACED else None
+        reached = "unbound" if "persistentvolumeclaim" in why.lower() else "unplaced"
+        return Seen(pod, reached, why) if last or waited >= UNPLACED else None
     if "ImagePull" in why:
         return Seen(pod, "pulling", why)
     warned = "; ".join(jobs.events(facts.access, job.namespace, name)[-3:])
@@ -295,6 +296,10 @@ def mounted(facts: Facts) -> Iterator[Outcome]:
     """Every file system must be mounted, written and read."""
     if not any(one.pod.claims for one in seen(facts)):
         yield Skipped("no file system is declared for pods")
+    for one in seen(facts):
+        if one.reached == "unbound":  # in the words of the scheduler
+            values = {"namespace": one.pod.place.namespace, "claim": ",".join(one.pod.claims)}
+            yield Finding(one.about, one.why, KnownCause("claim-pending", values))
     yield from _stopped(facts, "mounting")
     yield from _asked(facts, "write", "file-system-read-only")
 

@@ -19,7 +19,7 @@ CHECKS: tuple[Check, ...] = (
     Check("addons", 1, "EKS add-ons", "addon-unhealthy", cluster.addons),
     Check("components", 1, "plugins, agents, operators", "component-failing", cluster.components),
     Check("kinds", 1, "kinds of jobs", "kind-missing", cluster.kinds),
-    Check("claims", 1, "claims of file systems", "claim-pending", cluster.claims),
+    Check("claims", 1, "claims of volumes", "claim-pending", cluster.claims),
     Check("admission", 2, "queues and policies", "not-admitted", pods.admitted),
     Check("scheduling", 2, "a node for the pod", "pod-unplaced", pods.placed),
     Check("image", 2, "pull of the image", "image-not-pulled", pods.pulled),

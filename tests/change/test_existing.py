@@ -11,10 +11,14 @@ from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.errors import Foreign, HyperpodError, NotFound, Usage
 from hyperpod_eks.helm import release as helms
 from hyperpod_eks.helm.program import find_helm
+from hyperpod_eks.kube import jobs
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.echo import Echo
 from hyperpod_eks.resources.eks import access
+from hyperpod_eks.resources.test_jobs import LABEL as TEST
 from hyperpod_eks.resources.trust import trust
+from hyperpod_eks.smoke.inputs import Facts
+from hyperpod_eks.smoke.job import declared
 from tests.conftest import new_session
 from tests.test_further_charts import chart
 
@@ -344,6 +348,37 @@ def test_nodes_for_an_eks_cluster_that_is_there_with_a_release_in_it(owner: Owne
     assert len(owner.nodes("worker-group")) == 3
     assert owner.deletes(text) == []
     assert without_the_services_entry(owner.account()) == without_the_services_entry(before)
+
+
+@pytest.mark.prove
+def test_what_a_killed_test_left_is_deleted_from_an_eks_cluster_that_stays(owner: Owner) -> None:
+    net = a_vpc(owner)
+    an_eks_cluster(owner, net)
+    text = owner.example("existing-eks")
+    before = owner.account()
+    owner.declares(text)
+    reach = access(Snapshot(owner.aws), "platform")
+    assert reach
+    container = {"name": "test", "image": "i", "command": ["sleep", "1000"]}
+    template = {"spec": {"containers": [container], "restartPolicy": "Never"}}
+    for name, labels in (("left", {TEST: "demo"}), ("theirs", {TEST: "other"})):
+        metadata = {"name": f"hyperpod-eks-test-{name}", "labels": labels}
+        jobs.create(
+            reach, jobs.JOB, "default", {"metadata": metadata, "spec": {"template": template}}
+        )
+    context, _ = owner.context(owner.config(text))
+    facts = Facts(
+        Snapshot(owner.aws), "demo", "platform", reach, owner.cluster(), None,
+        manifest=context.manifest,
+    )  # fmt: skip
+    context.manifest.intend(declared(facts), 0.0)
+    context.manifest.commit()
+    assert owner.deletes(text) == []
+    (job,) = [each for each in owner.account() if "jobs.batch" in each]
+    assert "hyperpod-eks-test-theirs" in job
+    jobs.delete(reach, jobs.Reference(jobs.JOB, "default", "hyperpod-eks-test-theirs"))
+    after = [each for each in owner.account() if "events/" not in each]
+    assert without_the_services_entry(after) == without_the_services_entry(before)
 
 
 def test_without_private_subnets_of_an_eks_cluster_nothing_is_created(owner: Owner) -> None:

@@ -159,6 +159,30 @@ def test_a_closed_cluster_starts_its_pods_from_ecr(user: User, aws: Clients) -> 
     assert aws.ecr.describe_repositories()["repositories"] == []
 
 
+@pytest.mark.prove
+@pytest.mark.usefixtures("upstream")
+def test_a_test_in_a_closed_cluster_uses_the_copy_of_its_image(user: User, aws: Clients) -> None:
+    text = CLOSED + "- {name: gpu, instance_type: ml.g5.8xlarge, instance_count: 2}\n"
+    (user.folder / "closed.yaml").write_text(text)
+    stack: Any = user.stack
+    stack.sim.set_quota("sagemaker", "ml.g5.8xlarge for cluster usage", 4)
+    chart = ("-f", "closed.yaml", "--chart", str(CHART))
+    said = user.types("mirror", *chart, "-o", "json")
+    assert said.code == 0, said.err
+    (row,) = [each for each in said.document["images"] if each["charts"] == ["test"]]
+    image = "public.ecr.aws/hpc-cloud/nccl-tests:"
+    assert (row["image"].partition(":")[0] + ":", row["action"]) == (image, "copied")
+    assert row["copy"] == f"{REGISTRY}/demo/{row['image']}"
+    assert user.types("create", *chart, "--yes").code == 0
+    stack.sim.failures["kubernetes/registry"] = "timeout"  # it names the image
+    found = user.types("test", "demo", "--level", "3")
+    assert (found.code, f'"{row["copy"]}"' in found.out) == (11, True)
+    mine = ("--accelerator-image", "mine/nccl:1")
+    assert '"mine/nccl:1"' in user.types("test", "demo", "--level", "3", *mine).out
+    aws.ecr.delete_repository(repositoryName=f"demo/{image[:-1]}", force=True)
+    assert f'"{row["image"]}"' in user.types("test", "demo", "--level", "3").out
+
+
 @pytest.mark.usefixtures("upstream")
 def test_every_way_to_name_an_image_is_found_and_what_no_value_names_is_said(
     user: User, aws: Clients

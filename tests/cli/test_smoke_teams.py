@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from hyperpod_eks.local import CHART
 from hyperpod_eks.local.stack import Stack
 from tests.cli.test_smoke import broken, examined, found, kubernetes, left
 from tests.conftest import User, at_work
@@ -165,3 +166,51 @@ def test_a_queue_that_is_held_is_not_used(user: User) -> None:
     assert (said.code, found(said)) == (0, {})
     assert not [name for name in jobs if "hyperpod-ns-vision" in name]
     assert any("hyperpod-ns-audio" in name for name in jobs)
+
+
+EBS = """\
+objects:
+- apiVersion: v1
+  kind: PersistentVolumeClaim
+  metadata: {name: notes, namespace: default}
+  spec:
+    storageClassName: MODE
+    accessModes: [ReadWriteOnce]
+    resources: {requests: {storage: 8Gi}}
+- {apiVersion: storage.k8s.io/v1, kind: StorageClass, metadata: {name: late},
+   provisioner: ebs.csi.aws.com, volumeBindingMode: WaitForFirstConsumer}
+"""
+
+
+def test_a_claim_without_a_volume_is_found_and_one_that_waits_for_a_pod_is_not(user: User) -> None:
+    def declared(more: str) -> None:
+        (user.folder / "smoke.yaml").write_text(CONFIG + more)
+        said = user.types("create", "-f", "smoke.yaml", "--chart", str(CHART), "--yes")
+        assert said.code == 0, said.err
+
+    declared(EBS.replace("MODE", "late"))
+    assert found(examined(user, "--level", "1")) == {}
+    declared("")
+    declared(EBS.replace("MODE", "nobody"))
+    said = examined(user)
+    assert (said.code, found(said)) == (11, {"claims": ["claim-pending"]})
+    (finding,) = (one for row in said.document["checks"] for one in row["findings"])
+    assert (finding["about"], finding["says"]) == ("default/notes", "the claim is Pending")
+    declared("")
+
+
+def test_a_claim_of_a_file_system_that_is_gone_is_found_at_both_levels(user: User) -> None:
+    store = kubernetes(user)._store
+    claims, volumes = map(store.registry.builtin, ("PersistentVolumeClaim", "PersistentVolume"))
+    store.delete(claims, "hyperpod-ns-vision", "scratch")
+    assert found(examined(user)) == {"claims": ["claim-pending"]}
+    said = examined(user, "--level", "2")
+    assert (said.code, found(said)) == (11, {"file-systems": ["claim-pending"]})
+    (first, *_) = (one for row in said.document["checks"] for one in row["findings"])
+    assert 'persistentvolumeclaim "scratch" not found' in first["says"]
+    assert "the claim scratch in hyperpod-ns-vision has no volume" in first["explanation"]
+    for each in store.objects(volumes):
+        store.delete(volumes, "", each["metadata"]["name"])
+    said = user.types("create", "-f", "smoke.yaml", "--chart", str(CHART), "--yes")
+    assert said.code == 0, said.err
+    assert examined(user).code == 0
