@@ -115,7 +115,8 @@ SMOKE: tuple[Cause, ...] = (
         "file-system-read-only",
         "",
         "pods of {group} cannot write to a file system",
-        "aws fsx describe-file-systems --region {region}: it may be full, or mounted read-only",
+        "aws fsx describe-file-systems --region {region}, or aws efs describe-file-systems --region"
+        " {region}: it may be full, or mounted read-only",
     ),
     Cause(
         "pod-dns",

@@ -115,7 +115,8 @@ def components(facts: Facts) -> Iterator[Outcome]:
     for each in workloads(facts.access, spaces):
         if each.ready < each.wanted:
             values = {"kind": each.kind, "namespace": each.namespace, "workload": each.name}
-            why = "; ".join(troubles(facts.access, each)) or "kubelet gives no reason yet"
+            first, *more = troubles(facts.access, each) or ["kubelet gives no reason yet"]
+            why = first + (f"; {len(more)} more like this" if more else "")
             yield Finding(
                 str(each),
                 f"{each.ready} of {each.wanted} pods are Ready: {why}",

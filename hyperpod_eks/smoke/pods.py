@@ -332,7 +332,11 @@ def _asked(facts: Facts, verb: str, cause: str = "") -> Iterator[Finding]:
 def _wrong(one: Seen, verb: str, cause: str = "") -> Iterator[Finding]:
     for asked, (good, says) in one.answers.items():
         if asked.partition("=")[0] == verb and not good:
-            yield Finding(one.about, f"{asked}: {says}", KnownCause(cause) if cause else None)
+            yield Finding(
+                one.about,
+                f"{asked.replace('=', ' ')}: {says}",
+                KnownCause(cause) if cause else None,
+            )
 
 
 def kubelet(facts: Facts) -> Iterator[Outcome]:

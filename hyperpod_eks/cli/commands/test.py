@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import shutil
+import textwrap
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import replace
@@ -198,26 +200,60 @@ def _finding(facts: Facts, result: Result, one: Finding, cluster: str) -> TestFi
     }
 
 
+NARROW = 60
+"""Columns of a terminal below which what a check looks at is left out."""
+
+
 def text(document: Test) -> str:
-    """Return the text of the document: a line per check, and the findings with their causes."""
+    """Return the text of the document: a line per check, and the findings with their causes.
+
+    Commands are not broken into lines, so that they can be copied.
+    """
+    columns = shutil.get_terminal_size((1000, 24)).columns
     rows = document["checks"]
     width = max(len(row["id"]) for row in rows)
-    lines = [f"LEVEL  {'CHECK':<{width}}  STATUS   LOOKS AT"]
+    heads = ["LEVEL", f"{'CHECK':<{width}}", "STATUS ", "LOOKS AT"]
+    wide = columns >= NARROW
+    lines = ["  ".join(heads if wide else heads[:3]).rstrip()]
     for row in rows:
-        about = row["looks_at"] + (f" ({row['why']})" if row["why"] else "")
-        lines.append(f"{row['level']:<5}  {row['id']:<{width}}  {row['status']:<7}  {about}")
-        lines += [f"       {each['about']}: {clean(each['says'])}" for each in row["measured"]]
-    lines += [line for row in rows for one in row["findings"] for line in _explained(row, one)]
-    bad = [row for row in rows if row["status"] == "failed"]
+        about = f"  {row['looks_at']}" if wide else ""
+        line = f"{row['level']:<5}  {row['id']:<{width}}  {row['status']:<7}{about}".rstrip()
+        notes = [f"{each['about']}: {each['says']}" for each in row["measured"]]
+        if why := row["why"]:
+            fits = wide and len(line) + len(why) + 3 <= columns
+            line, notes = (f"{line} ({why})", notes) if fits else (line, [why, *notes])
+        lines += [line, *(each for note in notes for each in _wrapped(note, 7, columns))]
+    lines += [line for row in rows for line in _explained(row, columns)]
+    bad = any(row["findings"] for row in rows)
     name = document["cluster"]["name"]
     return "\n".join([*lines, f"{name} does not work" if bad else f"{name} works"])
 
 
-def _explained(row: TestCheck, one: TestFinding) -> Iterator[str]:
-    yield f"{row['id']}: {clean(one['about'])}: {clean(one['says'])}"
-    yield f"  cause: {one['explanation']} ({one['cause']})"
-    yield f"  next:  {one['next']}"
-    yield f"  more:  hyperpod-eks explain {one['cause']}"
+def _explained(row: TestCheck, columns: int) -> Iterator[str]:
+    """Yield the findings of a check; those with the same words, and the same cause, together."""
+    causes: dict[tuple[str, str, str], dict[str, list[str]]] = {}
+    for one in row["findings"]:
+        said = causes.setdefault((one["cause"], one["explanation"], one["next"]), {})
+        said.setdefault(one["says"], []).append(one["about"])
+    for (cause, explanation, following), said in causes.items():
+        for says, abouts in said.items():
+            first, *more = _wrapped(f"{row['id']}: {', '.join(abouts)}: {says}", 2, columns)
+            yield from (first.removeprefix("  "), *more)
+        first, *more = _wrapped(f"{explanation} ({cause})", 9, columns)
+        yield from (f"  cause: {first.strip()}", *more)
+        yield f"  next:  {following}"
+        yield f"  more:  hyperpod-eks explain {cause}"
+
+
+def _wrapped(text: str, indent: int, columns: int) -> list[str]:
+    return textwrap.wrap(
+        clean(text),
+        max(columns, indent + 20),
+        initial_indent=" " * indent,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 command = define(
