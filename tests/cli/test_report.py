@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from hyperpod_eks.local import CHART
 from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.report import page
 from tests.browser import browser
@@ -219,3 +220,17 @@ def test_a_browser_shows_it_whole(here: User, name: str, tmp_path: Path) -> None
         for width in (320, 1280):
             for dark in (False, True):
                 assert opened.faults(made, width, dark=dark) == []
+
+
+@pytest.mark.prove
+def test_the_cause_of_a_failed_create_is_a_finding(user: User, tmp_path: Path) -> None:
+    user.stack.sim.failures["group/worker-group"] = "capacity"
+    assert user.types("create", "demo", "--chart", str(CHART), "--timeout", "3").code == 6
+    said = user.types("report", "demo", "-o", "json")
+    assert said.code == 0, said.err
+    first = said.document["findings"][0]
+    assert first["id"] == "no-capacity"
+    parsed = Parsed(said.document["html"])
+    assert {first["what"], f"Next: {first['next']}.", *first["seen"]} <= set(parsed.texts)
+    with browser(tmp_path / "profile") as opened:
+        assert opened.faults(user.folder / said.document["file"], 320) == []
