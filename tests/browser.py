@@ -75,7 +75,7 @@ class Browser:
         self._ask("Page.navigate", url=page.as_uri())
         while not any(each.get("method") == "Page.loadEventFired" for each in self._events):
             self._events.append(self._message())
-        found: list[str] = self.evaluate(f"({FAULTS})()")
+        found: list[str] = self.evaluate(f"({FAULTS})({width})")
         for event in self._events:
             about = event.get("params", {})
             if event.get("method") == "Network.requestWillBeSent":

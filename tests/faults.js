@@ -1,4 +1,4 @@
-() => {
+width => {
   const found = [], gap = 1;
   const inside = (a, b) =>  // a in b
     a.left >= b.left - gap && a.right <= b.right + gap && a.top >= b.top - gap && a.bottom <= b.bottom + gap;
@@ -20,7 +20,7 @@
   };
 
   const root = document.documentElement;
-  if (root.scrollWidth > innerWidth) found.push(`wider than the window: ${root.scrollWidth} > ${innerWidth}`);
+  if (root.scrollWidth > width) found.push(`wider than the window: ${root.scrollWidth} > ${width}`);
 
   // text of HTML: in the window, not cut, not over other text, legible
   const lines = [];
@@ -32,7 +32,7 @@
     range.selectNodeContents(node);
     const rects = [...range.getClientRects()].filter(r => r.width > 1 && r.height > 1);
     for (const rect of rects) {
-      if (rect.left < -gap || rect.right > innerWidth + gap) found.push(`outside of the window: ${words(node)}`);
+      if (rect.left < -gap || rect.right > width + gap) found.push(`outside of the window: ${words(node)}`);
       for (let box = element; box; box = box.parentElement) {
         const clips = getComputedStyle(box).overflowX !== "visible" && box !== document.body && box !== root;
         if (clips && !inside(rect, box.getBoundingClientRect())) found.push(`cut: ${words(node)}`);

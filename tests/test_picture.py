@@ -26,6 +26,11 @@ instance_groups:
 
 
 ROOT = Path(__file__).parents[1]
+HEAD = """\
+<!doctype html><meta charset="utf-8"><title>x</title>
+<meta name="viewport" content="width=device-width">
+"""
+"""What a page needs to be as wide as a phone."""
 
 
 def words(svg: str) -> list[str]:
@@ -168,7 +173,7 @@ def test_nothing_overlaps_and_no_text_is_cut(zones: int, tmp_path: Path) -> None
         for columns, width in ((3, 1280), (1, 320)):
             page = tmp_path / f"{columns}.html"
             svg = picture.drawn(large.text(roles=True, columns=columns))
-            page.write_text(f"<!doctype html><meta charset=utf-8><title>x</title>{svg}")
+            page.write_text(f"{HEAD}{svg}")
             for dark in (False, True):
                 assert opened.faults(page, width, dark=dark) == []
 

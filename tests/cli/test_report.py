@@ -147,8 +147,10 @@ def test_what_is_wrong_comes_with_what_to_do(here: User) -> None:
 def test_a_plan_is_shown_before_the_cluster_exists(here: User) -> None:
     (here.folder / "new.yaml").write_text("name: new\nregion: us-west-2\n")
     here.mutations()
-    said = here.types("report", "-f", "new.yaml", "-q")
+    said = here.types("report", "-f", "new.yaml", "-o", "json")
     assert (said.code, said.err, here.mutations()) == (0, "", [])
+    (group,) = said.document["instance_groups"]
+    assert (group["name"], group["status"], group["target"]) == ("worker-group", "to create", 2)
     parsed = Parsed((here.folder / "new-report.html").read_text())
     assert "Does not exist" in parsed.text
     assert {"worker-group", "to create", "ml.m5.2xlarge"} <= set(parsed.texts)
