@@ -99,10 +99,14 @@ class Picture:
         lines = [
             "region: " + quoted(titled(*wrapped(f"{self.cluster} in {self.region}", 2 * WIDEST))),
             "region.style: {border-radius: 8; font-size: 18; bold: true}",
-            *box("region.services", "Regional services", self._services(roles), columns),
-            *box("region.vpc", self._cidrs(), self._zones(columns), min(columns, len(self.zones))),
-            "region.services <-> region.vpc",
         ]
+        zones = self._zones(columns), min(columns, len(self.zones))
+        vpc = box("region.vpc", self._cidrs(), *zones)
+        if services := [*self._services(roles)]:
+            lines += box("region.services", "Regional services", services, columns)
+            lines += [*vpc, "region.services <-> region.vpc"]
+        else:
+            lines += vpc
         if outside:
             lines += ['internet: "Internet" {class: internet}']
             way = "region.igw -> " if self.of("network/InternetGateway") else ""

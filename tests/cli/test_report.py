@@ -138,7 +138,7 @@ def test_what_is_wrong_comes_with_what_to_do(here: User) -> None:
     said = here.types("report", "-f", "more.yaml", "--html", "-")
     parsed = Parsed(said.out)
     assert (said.code, said.err) == (0, "")
-    assert "4 resources do not exist" in parsed.text
+    assert "Resources that do not exist: 4" in parsed.texts
     assert "hyperpod-eks create demo --file more.yaml" in parsed.texts
     assert "eks/log-group: retention: 30 → 90" in parsed.texts
     assert "hyperpod-eks plan demo --file more.yaml" in parsed.texts
@@ -236,3 +236,20 @@ def test_the_cause_of_a_failed_create_is_a_finding(user: User, tmp_path: Path) -
     assert {first["what"], f"Next: {first['next']}.", *first["seen"]} <= set(parsed.texts)
     with browser(tmp_path / "profile") as opened:
         assert opened.faults(user.folder / said.document["file"], 320) == []
+
+
+@pytest.mark.prove
+def test_what_a_delete_has_kept_is_shown_with_its_cost(user: User) -> None:
+    config = "name: demo\nregion: us-west-2\nstorage: {fsx_lustre: {data: {}}}\n"
+    (user.folder / "c.yaml").write_text(config)
+    user.makes("demo", "-f", "c.yaml")
+    assert user.types("delete", "demo", "--yes").code == 0
+    said = user.types("report", "demo", "-o", "json")
+    assert said.code == 0, said.err
+    document = said.document
+    assert [item["what"].split(",")[0] for item in document["cost"]["items"]] == ["FSx for Lustre"]
+    assert [each["id"] for each in document["findings"]] == ["deleted"]
+    parsed = Parsed(document["html"])
+    assert "Instance groups" not in parsed.headings
+    assert {"FSx for Lustre", "Zone usw2-az1"} <= set(parsed.texts)
+    assert "Regional services" not in parsed.texts

@@ -113,6 +113,7 @@ def _document(at: Opened, options: Options, snapshot: Snapshot) -> Document:
     exists = status.exists(observations)
     if not (exists or at.declared):
         raise status.absent(at, options)
+    paid = [each.want for each in observations if each.live] if exists else at.wants
     seen = status.seen(at, observations, snapshot)
     version = plans.version_of(observations, at.resolved.kubernetes_version)
     extended = version in at.resolved.extended_support
@@ -125,7 +126,7 @@ def _document(at: Opened, options: Options, snapshot: Snapshot) -> Document:
         "written_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "tool_version": __version__,
         "kubernetes_version": version,
-        "cost": plans.cost(at.wants, listed.result(), at.resolved.region, extended=extended),
+        "cost": plans.cost(paid, listed.result(), at.resolved.region, extended=extended),
         "findings": [*_findings(at, options, seen)] if exists else [*_notes(seen)],
         "runs": runs(at.manifest),
         "file": None,
@@ -156,11 +157,12 @@ def _picture(at: Opened, *, exists: bool) -> Picture:
 
 # What each state of resources means, and the command to run next, the worst first.
 _STATES = {
-    "foreign": ("belong to somebody else", ""),
-    "failed": ("failed", "create"),
-    "missing": ("do not exist", "create"),
-    "drifted": ("differ from the config", "plan"),
-    "waiting": ("are still changing", "status"),
+    "foreign": ("Resources that belong to somebody else", ""),
+    "failed": ("Resources that failed", "create"),
+    "missing": ("Resources that do not exist", "create"),
+    "drifted": ("Resources that differ from the config", "plan"),
+    "waiting": ("Resources that are still changing", "status"),
+    "deleted": ("Resources that were deleted", "create"),
 }
 
 
@@ -175,16 +177,22 @@ def _findings(at: Opened, options: Options, document: Seen) -> Iterator[ReportFi
     for each in diagnose(collect(at.aws, name, control), names):
         seen = [str(piece) for piece in each.evidence]
         yield {"id": each.id, "what": each.cause, "seen": seen, "next": each.next, "note": False}
-    rows = [(step["name"], row) for step in document["steps"] for row in step["resources"]]
+    records = at.manifest.records  # nodes are in none: they are the cluster's
+    lines_of: dict[str, list[str]] = {state: [] for state in (*_STATES, "ready")}
+    for step in document["steps"]:
+        for row in step["resources"]:
+            record = records.get(f"{step['name']}/{row['name']}", records.get("hyperpod/cluster"))
+            deleted = row["state"] == "missing" and record and record.deletes
+            lines_of["deleted" if deleted else row["state"]].append(_line(step["name"], row))
     for state, (what, command) in _STATES.items():
-        lines = [_line(step, row) for step, row in rows if row["state"] == state]
+        lines = lines_of[state]
         if lines:
             yield {
                 "id": state,
-                "what": f"{len(lines)} {'resource' if len(lines) == 1 else 'resources'} {what}",
+                "what": f"{what}: {len(lines)}",
                 "seen": [*lines[:FEW], *([f"{len(lines) - FEW} more"] if lines[FEW:] else [])],
                 "next": f"hyperpod-eks {command} {it}" if command else "",
-                "note": state == "waiting",
+                "note": state in ("waiting", "deleted"),
             }
     yield from _notes(document)
 
