@@ -176,6 +176,15 @@ class PodIdentity(Resource):
         )
 
 
+def works(access: kube.Access, name: str) -> bool:
+    """Whether all Deployments of an add-on are Available, whatever EKS still says of it.
+
+    EKS looks at an add-on that lacked replicas every quarter of an hour or so
+    (aws-ia/terraform-aws-eks-blueprints, #642).  Raises as `kube.available`.
+    """
+    return name in DEPLOYMENTS and kube.available(access, DEPLOYMENTS[name])
+
+
 @frozen
 class Addon(Resource):
     """An add-on, at its configured or its default version.
@@ -239,13 +248,11 @@ class Addon(Resource):
         if self.nodeless:
             why = f"{live.why} (it starts with the first node, and no node is declared)"
             return replace(live, state=State.READY, why=why, wants_nodes=False)
-        deployments, access = DEPLOYMENTS.get(self.label), eks.access(snapshot, self.cluster.name)
+        access = eks.access(snapshot, self.cluster.name)
         with suppress(kube.KubeNotReady):
-            if access and deployments and kube.available(access, deployments):
-                status, names = (
-                    live.attributes["status"],
-                    ", ".join(name for _, name in deployments),
-                )
+            if access and works(access, self.label):
+                status = live.attributes["status"]
+                names = ", ".join(name for _, name in DEPLOYMENTS[self.label])
                 why = f"Deployment {names} is Available; EKS still says {status}"
                 return replace(live, state=State.READY, why=why, wants_nodes=False, lags=True)
         return live

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import boto3
 import pytest
 
 from hyperpod_eks.local import CHART
@@ -183,6 +184,17 @@ def test_a_broken_component_is_found(
     assert f"({cause})\n  next:  " in text.out
     assert text.out.splitlines()[-1] == "smoke does not work"
     assert found(examined(user)) == {}
+
+
+def test_an_addon_that_works_before_eks_says_so_is_not_broken(user: User) -> None:
+    """As `create` sees it: EKS looks at an add-on again only every quarter of an hour."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(vars(user.stack.sim.delays), "addon_check", 900.0)
+        with broken(user, crash="coredns"):
+            assert found(examined(user))["addons"] == ["addon-unhealthy"]
+        assert found(examined(user)) == {}
+        addon = boto3.client("eks").describe_addon(clusterName="smoke", addonName="coredns")
+    assert addon["addon"]["status"] == "DEGRADED"
 
 
 def test_a_kubelet_that_is_silent_is_found(user: User) -> None:
