@@ -60,8 +60,9 @@ class CertificateBucket(Bucket):
 
     @staticmethod
     def list_tagged(aws: Aws, cluster: str) -> Iterator[Candidate]:
-        """Buckets with the prefix that the operator's policy names."""
-        return tagged_buckets(aws, f"{CERTIFICATES_PREFIX}-{cluster}", "certificate-bucket")
+        """Buckets with the operator's prefix, unless the cluster's manifest would know it."""
+        if not (cluster and aws.recorded):
+            yield from tagged_buckets(aws, f"{CERTIFICATES_PREFIX}-{cluster}", "certificate-bucket")
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """Find it by name, and whether it is empty."""

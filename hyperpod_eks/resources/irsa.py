@@ -32,7 +32,6 @@ from hyperpod_eks.resources.permissions import (
     Statement,
     Statements,
     actions,
-    forgotten,
     look,
 )
 from hyperpod_eks.resources.tagged import Candidate, Tagged, tags_of
@@ -47,7 +46,6 @@ CREATE = actions(
     "ListOpenIDConnectProviderTags",
     "TagOpenIDConnectProvider",
 )
-TAGS = actions("iam", "ListOpenIDConnectProviderTags")
 
 
 def provider_arn(cluster: JsonMapping) -> str:
@@ -78,6 +76,7 @@ class OidcProvider(Resource):
     kind = "iam/OidcProvider"
     step = "iam"
     schema = 2
+    elective = "iam:oidc-provider"
     tag_type = "oidc-provider"
     deleted_at_once = True
     facts = ("audience",)
@@ -86,11 +85,9 @@ class OidcProvider(Resource):
     @classmethod
     def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
         """Actions on the providers of the region's EKS clusters, if a role needs one."""
-        own = (resolved.arn("iam", f"oidc-provider/oidc.eks.{resolved.region}.*"),)
-        yield forgotten("iam", "ListOpenIDConnectProviders")
-        yield Statement("OidcTags", TAGS, own, command="delete")
         if not any(one.web for one in pod_roles(resolved)):
             return
+        own = (resolved.arn("iam", f"oidc-provider/oidc.eks.{resolved.region}.*"),)
         yield look("iam", "ListOpenIDConnectProviders")
         yield Statement("OidcMake", CREATE, own)
         yield Statement("OidcDelete", ("iam:DeleteOpenIDConnectProvider",), own, command="delete")
@@ -102,8 +99,8 @@ class OidcProvider(Resource):
 
     @staticmethod
     def list_tagged(aws: Aws, cluster: str) -> Iterator[Candidate]:
-        """Providers of EKS clusters of the region."""
-        for arn in _listed(aws):
+        """Providers of EKS clusters of the region, unless the cluster's manifest would know it."""
+        for arn in () if cluster and aws.recorded else _listed(aws):
             yield "oidc-provider", arn, partial(_tags, aws, arn)
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:

@@ -598,7 +598,8 @@ class Host:
         found = self.stack.inventory()[REGION]
         logs = {each for each in found["logs"] if each.startswith("/aws/containerinsights/")}
         files, workspaces = of_region(REGION).systems, amp.of_region(REGION).found
-        return frozenset({*files, *found["ec2"]["Volumes"], *workspaces, *logs})
+        buckets = {each for each in self.stack.inventory()["s3"] if each.startswith("hyperpod-tls")}
+        return frozenset({*files, *found["ec2"]["Volumes"], *workspaces, *logs, *buckets})
 
     @contextmanager
     def _opened(self, verb: str, config: Mapping[str, Any], patience: float) -> Iterator[Session]:

@@ -83,6 +83,9 @@ def decoys(host: Host) -> dict[str, Any]:
     s3.put_object(
         Bucket=f"sagemaker-{NAME}2-{ACCOUNT}-{REGION}", Key="lifecycle/theirs.sh", Body=b"x"
     )
+    issuer = f"https://oidc.eks.{REGION}.amazonaws.com/id/{32 * '0'}"
+    pairs = [{"Key": k, "Value": v} for k, v in (signature | {LABEL: "oidc-provider"}).items()]
+    iam.create_open_id_connect_provider(Url=issuer, Tags=pairs)
     host.stack.clock.advance(60)
     eks.create_cluster(
         name=f"{NAME}2", roleArn=role["Arn"], resourcesVpcConfig={"subnetIds": subnets}
@@ -203,6 +206,12 @@ def a_volume(host: Host) -> None:
         Size=8,
         TagSpecifications=[{"ResourceType": "volume", "Tags": tags}],
     )
+
+
+def a_certificate(host: Host) -> None:
+    """Write what the inference operator writes for an endpoint."""
+    bucket = f"hyperpod-tls-{NAME}-{ACCOUNT}-{REGION}"
+    host.session.somebody("s3").put_object(Bucket=bucket, Key="certificates/llama.pem", Body=b"x")
 
 
 def data_is_kept(host: Host, volumes: int) -> None:

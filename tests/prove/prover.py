@@ -70,6 +70,11 @@ FOR_PODS = TWO_NODES | {
 """Roles with our policy and with AWS's; associations of add-ons, in both ways, and of pods."""
 METRICS = TWO_NODES | {"operators": ["training"], "monitoring": "prometheus"}
 LOGS = TWO_NODES | {"monitoring": "cloudwatch"}
+SPACES = TWO_NODES | {"operators": ["spaces"]}
+INFERENCE = TWO_NODES | {
+    "operators": ["inference"],
+    "addons": {"aws-mountpoint-s3-csi-driver": {"buckets": ["models"]}},
+}
 ENDINGS = ("resume", "delete", "killed again", "flooded")
 ENDINGS_OF_CHANGES = ("resume", "killed again", "flooded")
 ENDINGS_OF_TESTS = ("resume", "create", "delete")
@@ -114,6 +119,10 @@ SCENARIOS = {
     "a team less": ENDINGS_OF_CHANGES,
     "delete with teams": ENDINGS_OF_CHANGES,
     "test": ENDINGS_OF_TESTS,
+    "spaces": ENDINGS_OF_CHANGES,
+    "inference": ENDINGS_OF_CHANGES,
+    "inference less": ENDINGS_OF_CHANGES,
+    "delete with certificates": ENDINGS_OF_CHANGES,
 }
 """The endings of each scenario, whose index is the seed of AWS's behaviour.
 
@@ -196,6 +205,17 @@ class Prover:
         if scenario == "logs instead of metrics":
             self.finish("create", METRICS)
             return "create", LOGS
+        if scenario == "spaces":
+            return "create", SPACES
+        if scenario == "inference":
+            return "create", INFERENCE
+        if scenario == "inference less":
+            self.finish("create", INFERENCE)
+            return "create", TWO_NODES
+        if scenario == "delete with certificates":
+            self.finish("create", INFERENCE)
+            oracles.a_certificate(self.host)
+            return "delete data", INFERENCE
         if scenario == "delete with logs":
             self.finish("create", LOGS)
             return "delete data", LOGS
@@ -289,7 +309,7 @@ class Prover:
             oracles.journal_knows(host)
         if verb != "delete data":
             self.finish("delete", config, machine)
-        if "monitoring" in config:
+        if "monitoring" in config or "certificates" in case.scenario:
             self.finish("delete data", config, machine)
         if has_files(case.scenario):
             self.delete_data(case, config, machine)

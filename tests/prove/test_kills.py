@@ -48,6 +48,9 @@ SAMPLE = {
         case("logs instead of metrics", "after", "eks:DeleteAddon", "flooded"),
         case("delete with logs", "after", "cloudwatch-logs:DeleteLogGroup", "killed again"),
     ],
+    "operators": [
+        case("inference", "after", "iam:CreateOpenIDConnectProvider", "flooded"),
+    ],
     "node pools": [
         case("a node pool", "after", "sagemaker:UpdateCluster", "resume"),
     ],
@@ -79,6 +82,13 @@ MORE = {
         case("create with a file system", "after", "fsx:CreateFileSystem", "resume"),
         case("delete with a file system", "after", "eks:DeleteCluster", "resume"),
         case("delete with its data", "after", "ec2:CreateSnapshot", "resume"),
+    ],
+    "operators": [
+        case("spaces", "after", "eks:CreateAddon", "resume"),
+        case("inference", "after", "iam:CreateRole", "killed again", 3),
+        case("inference", "before", "s3:CreateBucket", "resume"),
+        case("delete with certificates", "after", "s3:DeleteObjects", "resume"),
+        case("inference less", "after", "iam:DeleteOpenIDConnectProvider", "flooded"),
     ],
     "node pools": [
         case("delete with a node pool", "after", "sagemaker:DeleteCluster", "flooded"),

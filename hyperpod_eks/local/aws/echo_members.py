@@ -370,6 +370,9 @@ _LISTS: Mapping[tuple[str, str], Members] = {
     ),
     ("elb", "DescribeTags"): _rows("TagDescriptions", "LoadBalancerName", "Tags"),
     ("iam", "GetAccountSummary"): _whole("SummaryMap"),
+    ("iam", "GetOpenIDConnectProvider"): _whole("Url", "ClientIDList", "Tags"),
+    ("iam", "ListOpenIDConnectProviders"): _rows("OpenIDConnectProviderList", "Arn"),
+    ("iam", "ListOpenIDConnectProviderTags"): _whole("Tags"),
     ("iam", "GetPolicyVersion"): Members(
         kept={"what it says": ("PolicyVersion", "PolicyVersion.Document")}, echoes={}
     ),
@@ -474,6 +477,7 @@ MEMBERS: Mapping[tuple[str, str], Members] = {
                 "cluster.version",
                 "cluster.endpoint",
                 "cluster.certificateAuthority",
+                "cluster.identity",
                 "cluster.tags",
                 "cluster.resourcesVpcConfig",
                 "cluster.resourcesVpcConfig.vpcId",
