@@ -63,11 +63,15 @@ class Browser:
         text, _, self._rest = self._rest.partition(b"\0")
         return json.loads(text)
 
-    def faults(self, page: Path, width: int, *, dark: bool = False) -> list[str]:
-        """Open a page in a window of a width; return what is wrong with it."""
+    def faults(
+        self, page: Path, width: int, *, dark: bool = False, paper: bool = False
+    ) -> list[str]:
+        """Open a page in a window of a width, or as it is printed; return what is wrong with it."""
         self._events.clear()
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self._ask("Emulation.setEmulatedMedia", features=[scheme])
+        self._ask(
+            "Emulation.setEmulatedMedia", media="print" if paper else "screen", features=[scheme]
+        )
         self._ask(
             "Emulation.setDeviceMetricsOverride",
             width=width, height=900, deviceScaleFactor=1, mobile=width < 600,

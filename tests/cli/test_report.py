@@ -19,6 +19,8 @@ from tests.browser import browser
 from tests.conftest import User, at_work
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+PAPER = 794
+"""Width of A4 in pixels."""
 VOID = {"meta", "br", "img", "hr"}
 
 
@@ -210,7 +212,7 @@ def test_the_manifest_may_be_in_s3(here: User, clients: Any) -> None:
     "name", ["demo", "minimal", "p5-training-plans", "closed-network", "teams", "storage"]
 )
 def test_a_browser_shows_it_whole(here: User, name: str, tmp_path: Path) -> None:
-    """On a phone and a desk, light and dark: nothing is cut, overlaps, is loaded or illegible."""
+    """On a phone, a desk and paper: nothing is cut, overlaps, is loaded or illegible."""
     words = ["demo"] if name == "demo" else ["-f", str(EXAMPLES / f"{name}.yaml")]
     if name != "demo":
         words = ["other", *words]
@@ -222,6 +224,7 @@ def test_a_browser_shows_it_whole(here: User, name: str, tmp_path: Path) -> None
         for width in (320, 1280):
             for dark in (False, True):
                 assert opened.faults(made, width, dark=dark) == []
+        assert opened.faults(made, PAPER, dark=True, paper=True) == []
 
 
 @pytest.mark.prove
