@@ -148,6 +148,7 @@ def test_what_is_wrong_comes_with_what_to_do(here: User) -> None:
 
 def test_a_plan_is_shown_before_the_cluster_exists(here: User) -> None:
     (here.folder / "new.yaml").write_text("name: new\nregion: us-west-2\n")
+    (here.folder / "None-report.html").write_text("theirs")
     here.mutations()
     said = here.types("report", "-f", "new.yaml", "-o", "json")
     assert (said.code, said.err, here.mutations()) == (0, "", [])

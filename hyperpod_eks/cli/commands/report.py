@@ -57,7 +57,7 @@ def report(options: Options, tell: Report) -> Document:
 
     made = template()
     picture.program()
-    if options.html != "-":
+    if options.html != "-" and (options.html or options.name):  # else the config has the name
         _refuse_others(Path(options.html or f"{options.name}-report.html"))
     with opened(STATUS, options, tell, write=False, files=False) as at:
         snapshot = at.context.first_snapshot or Snapshot(at.context.aws)
@@ -95,7 +95,7 @@ def _refuse_others(path: Path) -> None:
 def _write(path: Path, text: str) -> None:
     from hyperpod_eks import files
 
-    _refuse_others(path)  # the name may have come from the config, and time has passed
+    _refuse_others(path)  # time has passed
     try:
         files.replace(path, text.encode())
     except OSError as error:
