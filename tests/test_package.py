@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -78,8 +79,11 @@ def test_only_the_job_that_publishes_may_sign_in() -> None:
     assert not any("checkout" in step.get("uses", "") for step in publish["steps"])
 
 
-def test_the_wheel_has_our_files_and_nothing_else(tmp_path: Path) -> None:
-    source = tmp_path / "source"
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel of a checkout in which other files lie, too."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
     hidden = shutil.ignore_patterns("__pycache__", ".*")
     for name in ("hyperpod_eks", "lifecycle", "docs", "examples"):
         shutil.copytree(ROOT / name, source / name, ignore=hidden)
@@ -89,11 +93,15 @@ def test_the_wheel_has_our_files_and_nothing_else(tmp_path: Path) -> None:
         (source / planted).write_text("SECRET=1")
 
     subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
         cwd=source, check=True, capture_output=True,
     )  # fmt: skip
 
-    (wheel,) = tmp_path.glob("*.whl")
+    (found,) = folder.glob("*.whl")
+    return found
+
+
+def test_the_wheel_has_our_files_and_nothing_else(wheel: Path) -> None:
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "hyperpod_eks").rglob("*.py")}
     schemas = {f"hyperpod_eks/_schemas/{p.name}" for p in (ROOT / "docs" / "schemas").iterdir()}
@@ -114,3 +122,38 @@ def test_the_wheel_has_our_files_and_nothing_else(tmp_path: Path) -> None:
         "hyperpod_eks/report/page.html",
     }
     assert modules | schemas | chart <= packed
+
+
+ASKS = """
+import json, sys
+import hyperpod_eks
+from hyperpod_eks.cli import run
+from hyperpod_eks.cli.commands.init import EXAMPLES
+from hyperpod_eks.cli.commands.explain import WHOLE
+from hyperpod_eks.diagnosis.causes import CAUSES
+from hyperpod_eks.errors import Exit
+
+assert sys.argv[1] in hyperpod_eks.__file__
+topics = [*(str(int(code)) for code in Exit), *(cause.id for cause in CAUSES), *WHOLE]
+for topic in topics:
+    assert run(["explain", topic, "--events", "-", "-q"]) == 0, topic
+for example in EXAMPLES:
+    words = ["init", example, "--region", "us-west-2", "--example", example, "-q"]
+    assert run(words) == 0, example
+assert run(["schema", "-q"]) == run(["policy", "--help"]) == 0
+"""
+
+
+@pytest.mark.prove
+def test_a_wheel_explains_every_cause_and_exit_code(wheel: Path, tmp_path: Path) -> None:
+    """`more:` of every error names such a topic; there is no checkout to be read."""
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    done = subprocess.run(
+        [sys.executable, "-c", ASKS, str(tmp_path)],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")

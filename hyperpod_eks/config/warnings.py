@@ -149,7 +149,7 @@ def _shut_buckets(config: Config) -> Iterator[str]:
         yield (
             f"network.endpoint_policy: it denies nodes {', '.join(shut)}, which are requested by"
             " AWS's own accounts: add a statement for those buckets without a condition on the"
-            " principal (examples/closed-network.yaml)"
+            " principal; `hyperpod-eks init --example closed-network` writes one"
         )
 
 

@@ -265,7 +265,7 @@ def lifecycle(facts: Facts) -> Iterator[Finding]:
     for text in errors:
         yield Finding("lifecycle", "error", text, "Correct the folder that lifecycle.path names.")
     for text in warnings:
-        yield Finding("lifecycle", "warning", text, "See docs/config.md, lifecycle.")
+        yield Finding("lifecycle", "warning", text, "See `hyperpod-eks explain config`, lifecycle.")
 
 
 def chart(facts: Facts) -> Iterator[Finding]:

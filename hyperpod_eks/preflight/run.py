@@ -191,7 +191,7 @@ def misfit(error: HyperpodError) -> Finding:
 
 def about_settings(facts: Facts) -> list[Finding]:
     """Return a finding for each setting that is valid but probably a mistake."""
-    fix = "See docs/config.md."
+    fix = "See `hyperpod-eks explain config`."
     return [Finding("settings", "warning", text, fix) for text in warnings(facts.config)]
 
 

@@ -17,7 +17,19 @@ if TYPE_CHECKING:
 
 PAGES = ("exit-codes.md", "troubleshooting.md")
 """The pages whose sections are topics."""
-WHOLE = ("config", "crash-safety", "iam", "leaving", "library", "local-stack", "pipelines", "teams")
+WHOLE = (
+    "change",
+    "config",
+    "crash-safety",
+    "iam",
+    "leaving",
+    "library",
+    "local-stack",
+    "monitoring",
+    "pipelines",
+    "task-governance",
+    "teams",
+)
 """The pages that are topics, by their names."""
 
 
