@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import resource
 import sys
 import threading
@@ -117,7 +118,8 @@ def test_a_wrong_answer_is_asked_again_at_its_question(user: User) -> None:
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_an_example_becomes_the_config_of_a_cluster(user: User, example: str) -> None:
     said = user.types("init", "mine", "--example", example)
-    assert said.out == "wrote mine.yaml; next: hyperpod-eks plan -f mine.yaml\n"
+    assert said.out.startswith("wrote mine.yaml; ")
+    assert said.out.endswith(": hyperpod-eks plan -f mine.yaml\n")
     own, text = load("mine.yaml", {}, {}), (user.folder / "mine.yaml").read_text()
     theirs = load(f"{ROOT}/examples/{example}.yaml", {"name": "mine"}, {})
     assert own.model_dump() == theirs.model_dump()
@@ -128,9 +130,30 @@ def test_an_example_becomes_the_config_of_a_cluster(user: User, example: str) ->
 def test_a_kind_of_cluster_is_chosen_on_a_terminal(user: User) -> None:
     said = on_a_terminal("init", typed="huge\nexisting-vpc\nasked\neu-west-1\n")
     assert said.code == 0, said.err
+    assert re.search(r"closed-network +Nothing leads to the internet", said.err)
     config = load("asked.yaml", {}, {})
     assert (config.existing.vpc, config.region) == ("vpc-0123456789abcdef0", "eu-west-1")
     assert "Instance type" not in said.err
+
+
+def test_what_an_example_cannot_know_is_to_be_replaced(user: User) -> None:
+    said = user.types("init", "mine", "--example", "existing-vpc")
+    ids = "vpc-0123456789abcdef0, subnet-0123456789abcdef0, subnet-0123456789abcdef1, sg-"
+    assert said.out.startswith(f"wrote mine.yaml; replace {ids}")
+    said = user.types("init", "demo", "--example", "storage")
+    assert said.out == "wrote demo.yaml; next: hyperpod-eks plan -f demo.yaml\n"
+
+
+def test_a_file_that_exists_is_refused_before_anything_else_is_asked(user: User) -> None:
+    (user.folder / "demo.yaml").write_text("mine")
+    said = on_a_terminal("init", typed="\ndemo\nasked\n\n\n\n")
+    assert said.code == 0, said.err
+    assert "demo.yaml already exists" in said.err
+    assert said.err.count("Name of the cluster") == 2
+    assert (user.folder / "asked.yaml").exists()
+    said = on_a_terminal("init", "demo")
+    assert (said.code, "Kind of cluster" in said.err) == (2, False)
+    assert (user.folder / "demo.yaml").read_text() == "mine"
 
 
 def test_an_example_keeps_its_instance_types(user: User) -> None:

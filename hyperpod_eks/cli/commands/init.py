@@ -42,6 +42,8 @@ EXAMPLES = (
     "storage",
 )
 """Files of examples/ that need no other files."""
+PLACEHOLDER = re.compile(r"\b[a-z]+-0123456789abcdef\d\b|\b123456789012\b|\b203\.0\.113\.0/24")
+"""What an example cannot know: ids, the account, the addresses of an office."""
 MINIMAL = "minimal"
 Answer = str | int
 DEFAULTS: dict[str, Answer] = {
@@ -134,6 +136,8 @@ def init(options: Options, report: Report) -> Init:
 
     from hyperpod_eks.config.load import load
 
+    if options.file or options.name:  # before anything is asked
+        _absent(options.file or f"{options.name}.yaml")
     options = _kind(options)
     found = _answers(options)
     target = options.file or f"{found['name']}.yaml"
@@ -165,8 +169,26 @@ def _kind(options: Options) -> Options:
     if options.example or given or not _asks():
         return options
     kinds = click.Choice([MINIMAL, *EXAMPLES])
-    chosen = click.prompt("Kind of cluster", MINIMAL, type=kinds, err=True)
+    click.echo(_described(), err=True)
+    chosen = click.prompt("Kind of cluster", MINIMAL, type=kinds, show_choices=False, err=True)
     return options if chosen == MINIMAL else replace(options, example=chosen)
+
+
+def _described() -> str:
+    """Return the kinds of clusters, each with the first sentence of its example."""
+    rows = [(MINIMAL, "One group of CPU nodes; each setting has a comment.")]
+    for name in EXAMPLES:
+        lines = re.findall(r"^# (.*)", _packaged(name), re.MULTILINE)
+        rows.append((name, re.split(r"(?<=\.) ", " ".join(lines))[0]))
+    formatter = click.HelpFormatter(max_width=100)
+    formatter.write_dl(rows)
+    return formatter.getvalue()
+
+
+def _packaged(example: str) -> str:
+    from hyperpod_eks.folders import packaged
+
+    return (packaged("_examples", "examples") / f"{example}.yaml").read_text(encoding="utf-8")
 
 
 def _asks() -> bool:
@@ -175,11 +197,10 @@ def _asks() -> bool:
 
 def _example(options: Options, found: Mapping[str, Answer | None], target: str) -> str:
     """Return an example with the cluster's name and region, and its own in its commands."""
-    from hyperpod_eks.folders import packaged
-
-    name = f"{options.example}.yaml"
-    content = (packaged("_examples", "examples") / name).read_text(encoding="utf-8")
-    content = content.replace(name, clean(target) if target != "-" else "cluster.yaml")
+    content = _packaged(str(options.example))
+    content = content.replace(
+        f"{options.example}.yaml", clean(target) if target != "-" else "cluster.yaml"
+    )
     for key in ("name", "region"):
         content = re.sub(rf"(?m)^{key}: .*$", f"{key}: {_spelled(found[key])}", content, count=1)
     return content
@@ -200,19 +221,24 @@ def _filled(options: Options, found: Mapping[str, Answer | None], target: str) -
     )
 
 
+def _absent(target: str) -> None:
+    if target != "-" and os.path.lexists(target):
+        raise Usage(f"{target} already exists and was not changed", "Choose another file: -f FILE.")
+
+
 def _write(target: str, content: str) -> None:
     from hyperpod_eks import files
 
-    if os.path.lexists(target):
-        raise Usage(f"{target} already exists and was not changed", "Choose another file: -f FILE.")
+    _absent(target)
     try:
         files.replace(Path(target), content.encode())
     except OSError as error:
         raise Usage(f"cannot write {target}: {error.strerror}") from error
 
 
-def _answer(key: str, question: str, default: Answer | None) -> Answer:
-    """Ask until the answer is valid; return it."""
+def _answer(key: str, default: Answer | None, file: str | None) -> Answer:
+    """Ask until the answer is valid; return it.  Without ``file``, the name is also the file's."""
+    question = QUESTIONS[key]
     while True:
         answer: Answer
         if key == "instance_count":
@@ -222,6 +248,8 @@ def _answer(key: str, question: str, default: Answer | None) -> Answer:
             answer = click.prompt(question, suggested, err=True, type=str)
         try:
             _check(key, answer)
+            if key == "name" and not file:
+                _absent(f"{answer}.yaml")
         except Usage as error:
             click.echo(f"{error}", err=True)
         else:
@@ -253,12 +281,12 @@ def _answers(options: Options) -> dict[str, Answer | None]:
         with suppress(Usage):  # no region is set: ask for it
             found["region"] = load({"name": "any"}, {}, os.environ, files=False).region
     asks = _asks()
-    for key, question in QUESTIONS.items():
+    for key in QUESTIONS:
         if options.example and key not in ("name", "region"):
             continue
         if (answer := given[key]) is None:
             default = found[key] or DEFAULTS.get(key)
-            found[key] = _answer(key, question, default) if asks else default
+            found[key] = _answer(key, default, options.file) if asks else default
         elif asks:
             _check(key, answer)
     if not found["region"]:
@@ -278,6 +306,9 @@ def text(document: Init) -> str:
     path = document["path"]
     if path is None:
         return str(document["content"])
+    settings = re.sub(r"#.*", "", str(document["content"]))
+    if others := ", ".join(dict.fromkeys(PLACEHOLDER.findall(settings))):
+        return f"wrote {path}; replace {others} in it, then: hyperpod-eks plan -f {path}"
     return f"wrote {path}; next: hyperpod-eks plan -f {path}"
 
 
