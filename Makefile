@@ -46,7 +46,8 @@ lock: .cache/uv/bin/uv  ## renew the versions and hashes in requirements/
 	$(LOCK) --group site --output-file requirements/site.txt
 
 .cache/helm/%/helm: | .venv/local
-	$(BIN)/python scripts/get_helm.py $* --into .cache/helm || command -v helm || \
+	@echo "downloading helm $* into .cache/helm"
+	@$(BIN)/python scripts/get_helm.py $* --into .cache/helm || command -v helm || \
 	  echo "hyperpod-eks downloads helm when it needs it"
 
 .cache/published: requirements/published.txt | .venv/local
