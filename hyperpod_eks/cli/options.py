@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
 from dataclasses import Field, field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,34 +47,12 @@ def _declared(kind: type[click.Parameter], flags: tuple[str, ...], about: JsonOb
     return field(default=default, metadata={"click": (kind, flags, about)})
 
 
-def _completed(_: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
-    """Complete the value of a parameter without a click type."""
-    from click.shell_completion import CompletionItem  # noqa: PLC0415  for completion only
+def _completed(
+    context: click.Context, parameter: click.Parameter, begun: str
+) -> list[CompletionItem]:
+    from hyperpod_eks.cli.complete import completions  # noqa: PLC0415  for completion only
 
-    if parameter.metavar in ("FILE", "PATH"):
-        return [CompletionItem(begun, type="file")]
-    before, comma, last = begun.rpartition(",")
-    return [
-        CompletionItem(f"{before}{comma}{word}")
-        for word in sorted(_words(str(parameter.name)))
-        if word.startswith(last)
-    ]
-
-
-def _words(name: str) -> Iterable[str]:
-    """Return the values of a parameter that are known without AWS."""
-    if name == "name":
-        ending = ".hyperpod-eks.json"
-        return (path.name.removesuffix(ending) for path in Path().glob(f"*{ending}"))
-    if name == "region":
-        from hyperpod_eks.aws.service_model import regions  # noqa: PLC0415  as above
-
-        return regions()
-    if name == "keep":
-        from hyperpod_eks.stack import kinds  # noqa: PLC0415  as above
-
-        return {kind.keep_group for kind in kinds()} - {""}
-    return ()
+    return completions(context, parameter, begun)
 
 
 @frozen

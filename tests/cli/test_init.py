@@ -11,10 +11,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from click.shell_completion import BashComplete
 
 from hyperpod_eks.cli import run
-from hyperpod_eks.cli.app import main
 from hyperpod_eks.cli.commands.init import EXAMPLES
 from hyperpod_eks.config.load import load
 from tests.cli.test_commands import on_a_terminal
@@ -175,40 +173,6 @@ def _drain(control: int) -> None:
             pass
     except OSError:
         return
-
-
-@pytest.mark.parametrize("name", ["bash", "zsh", "fish"])
-def test_completion_is_for_this_shell(user: User, name: str) -> None:
-    said = user.types("completion", name)
-    assert said.code == 0
-    assert "_HYPERPOD_EKS_COMPLETE" in said.out
-
-
-@pytest.mark.parametrize(
-    ("words", "completed"),
-    [
-        ("create -f pr", "file,pr"),
-        ("delete --manifest pr", "file,pr"),
-        ("create --lifecycle pr", "file,pr"),
-        ("status de", "plain,demo"),
-        ("scale de", "plain,demo"),
-        ("plan --region us-west-", "plain,us-west-1\nplain,us-west-2"),
-        ("delete --keep bucket,n", "plain,bucket,network"),
-        ("plan --query clu", ""),
-    ],
-)
-def test_completion_knows_what_a_value_is(user: User, words: str, completed: str) -> None:
-    (user.folder / "demo.hyperpod-eks.json").write_text("{}")
-    bash = BashComplete(main, {}, "hyperpod-eks", "")
-    *before, begun = words.split()
-    found = bash.get_completions(before, begun)
-    assert "\n".join(map(bash.format_completion, found)) == completed
-
-
-def test_completion_knows_the_commands(user: User) -> None:
-    done = shell("hyperpod-eks", user.folder, _HYPERPOD_EKS_COMPLETE="bash_complete",
-                 COMP_WORDS="hyperpod-eks pl", COMP_CWORD="1")  # fmt: skip
-    assert done.stdout.split() == ["plain,plan"]
 
 
 def test_a_config_from_stdin_and_its_mistakes(user: User) -> None:

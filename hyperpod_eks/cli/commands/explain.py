@@ -44,7 +44,7 @@ def explain(options: Options, report: Report) -> Explanation:
     """Explain an exit code or the cause of an error.
 
     TOPIC is an exit code, such as 10, the id that an error prints in brackets after its cause,
-    such as nat-missing, or a page of the documentation, such as pipelines.  Without TOPIC it lists
+    such as no-way-out, or a page of the documentation, such as pipelines.  Without TOPIC it lists
     all topics.  Does not call AWS.
     """
     known = topics()
