@@ -504,6 +504,23 @@ def test_status(name: str, shown: dict[str, Any], width: int) -> None:
     same(f"status-{name}-{width}", text)
 
 
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_a_narrow_terminal_keeps_the_status_of_nodes_and_groups(width: int) -> None:
+    shown = document(2, True)
+    shown["instance_groups"][0] |= {"name": "a-group-of-a-long-name", "status": "RollingBack"}
+    for node in shown["nodes"]:
+        node["instance_group"] = "a-group-of-a-long-name"
+    shown["nodes"][0] |= {"status": "DeepHealthCheckInProgress", "health": "Unschedulable"}
+    text = render_status(shown, width, colour=False)
+    assert max(map(cells, text.splitlines())) <= width
+    tables = text[text.index("GROUP") :]
+    for kept in ("RollingBack  1 of 2", "DeepHealthCheckInProgress  yes", "  no", "READY"):
+        assert kept in tables
+    assert all(node["instance_id"][-3:] in tables for node in shown["nodes"])
+    if width == 40:
+        same("status-trouble-40", text)
+
+
 def test_status_of_what_is_not_there_yet() -> None:
     absent = document(0)
     absent["cluster"] |= {"status": "absent", "arn": "", "ready": False}

@@ -21,6 +21,10 @@ from hyperpod_eks.terminal.text import (
 
 NODES = 10
 """Maximum nodes to list, those with a problem first."""
+SHORTEST = 10
+"""Columns to which a name in a table is cut before another one is left out."""
+BESIDE = 20
+"""Columns that a reason needs beside its resource; else it is below."""
 PROBLEMS = 5
 """Maximum resources to list for each step."""
 
@@ -103,7 +107,7 @@ def _problems(texts: list[str], style: str, width: int) -> Iterator[Line]:
             yield [Piece(" " * 12), Piece(line, style)]
 
 
-def _groups(document: Json, _: int) -> Iterator[Line]:
+def _groups(document: Json, width: int) -> Iterator[Line]:
     groups = document.get("instance_groups") or ()
     rows = [
         [
@@ -118,7 +122,7 @@ def _groups(document: Json, _: int) -> Iterator[Line]:
         _mark(row[2] if group.get("current") == group.get("target") else _worse(row[2]))
         for row, group in zip(rows, groups, strict=True)
     ]
-    yield from _table(["GROUP", "TYPE", "STATUS", "NODES"], rows, marks)
+    yield from _table(["GROUP", "TYPE", "STATUS", "NODES"], rows, marks, width, "STATUS NODES")
 
 
 def _nodes(document: Json, width: int) -> Iterator[Line]:
@@ -128,7 +132,8 @@ def _nodes(document: Json, width: int) -> Iterator[Line]:
     rows = [_node(node, wide=wide) for node in listed]
     head = ["NODE", "GROUP", "STATUS", "READY", "HEALTH"]
     marks = [_mark("Running" if well(n) else _worse(str(n.get("status") or ""))) for n in listed]
-    yield from _table([*head, "INSTANCE", "TYPE"] if wide else head, rows, marks)
+    head += ["INSTANCE", "TYPE"] if wide else []
+    yield from _table(head, rows, marks, width, "STATUS READY")
     rest = nodes[len(listed) :]
     counts = Counter(
         f"{clean(n.get('status') or '-')}{'' if well(n) else ', not ready'}" for n in rest
@@ -145,7 +150,7 @@ def _nodes(document: Json, width: int) -> Iterator[Line]:
 def _node(node: Json, *, wide: bool) -> list[str]:
     name = clean(node.get("name") or node.get("instance_id") or "")
     row = [
-        name if wide else cut(name, 28),
+        name,
         clean(node.get("instance_group", "")),
         clean(node.get("status") or "-"),
         {"True": "yes", "False": "no"}.get(str(node.get("ready")), "-"),
@@ -171,7 +176,7 @@ def _teams(document: Json, width: int) -> Iterator[Line]:
                 _mark("failed" if problem else "active" if counts[1] == "0" else "waiting")
             )
     head = ["TEAM", "RUNNING", "WAITING", "QUOTA", "USED"]
-    yield from _table(head, rows, marks)
+    yield from _table(head, rows, marks, width, "RUNNING WAITING")
     for team in document.get("teams") or ():
         if problem := clean(team.get("problem") or ""):
             yield from _problems([f"{clean(team.get('team') or '')}: {problem}"], "bad", width)
@@ -225,20 +230,25 @@ def _trouble(
     counts = Counter(str(r.get("state")) for r in resources)
     symbol, style = _STATES[max(counts, key=list(_STATES).index)]
     words = ", ".join(f"{counts[state]} {state}" for state in _STATES if counts[state])
-    yield [Piece(f"{symbol} ", style), Piece(pad(f"{name} ", 10)), Piece(words)]
+    first, *rest = wrap(words, width - 12)
+    yield [Piece(f"{symbol} ", style), Piece(pad(f"{name} ", 10)), Piece(first)]
+    yield from ([Piece(" " * 12), Piece(line)] for line in rest)
     if counts == {"missing": len(resources)} and not any(map(why_of, resources)):
         return
     size = min(max(cells(clean(r.get("name", ""))) for r in wrong[:PROBLEMS]), 28)
+    indent = 15 + size if width - 15 - size >= BESIDE else 6
     for one in wrong[:PROBLEMS]:
         state = str(one.get("state"))
-        first = [
+        line = [
             Piece(f"    {state:<8} ", _STATES[state][1]),
             Piece(f"{pad(clean(one.get('name', '')), size)}  "),
         ]
-        words_ = [line for text in why_of(one) for line in wrap(text, width - 15 - size)]
-        yield [*first, *(Piece(text) for text in words_[:1])]
-        for text in words_[1:]:
-            yield [Piece(" " * (15 + size)), Piece(text)]
+        words_ = [each for text in why_of(one) for each in wrap(text, width - indent)]
+        if indent > 6:
+            line += [Piece(text) for text in words_[:1]]
+            words_ = words_[1:]
+        yield line
+        yield from ([Piece(" " * indent), Piece(text)] for text in words_)
     if len(wrong) > PROBLEMS:
         yield [Piece(f"    … {len(wrong) - PROBLEMS} more", "quiet")]
 
@@ -292,13 +302,44 @@ def _labelled(label: str, status: str, words: Sequence[str], width: int) -> Iter
         yield [*first, Piece(line)]
 
 
-def _table(head: list[str], rows: list[list[str]], marks: list[Piece]) -> Iterator[Line]:
+def _table(
+    head: list[str], rows: list[list[str]], marks: list[Piece], width: int, whole: str
+) -> Iterator[Line]:
+    """Yield a table that fits the width: names are cut, and columns at the end left out.
+
+    ``whole`` names the columns that are neither. The first one is cut at its begin: names
+    of nodes differ at their end.
+    """
     if not rows:
         return
-    sizes = [max(cells(row[n]) for row in [head, *rows]) for n in range(len(head))]
-    yield [Piece("  " + "  ".join(map(pad, head, sizes)), "quiet")]
+    sizes = _sizes(head, rows, width - 2, whole.split())
+
+    def line(row: list[str]) -> str:
+        first, *rest = zip(row, sizes, strict=True)
+        tail = first[0] if cells(first[0]) <= first[1] else cut(first[0][::-1], first[1])[::-1]
+        return "  ".join(pad(text, size) for text, size in ((tail, first[1]), *rest) if size)
+
+    yield [Piece(f"  {line(head)}", "quiet")]
     for mark, row in zip(marks, rows, strict=True):
-        yield [mark, Piece("  ".join(map(pad, row, sizes)))]
+        yield [mark, Piece(line(row))]
+
+
+def _sizes(head: list[str], rows: list[list[str]], room: int, whole: Sequence[str]) -> list[int]:
+    """Return the width of each column of a table; 0 for one that is left out."""
+    natural = [max(cells(row[n]) for row in [head, *rows]) for n in range(len(head))]
+    names = [n for n, title in enumerate(head) if title not in whole]
+    while True:
+        sizes = [size if n in names or head[n] in whole else 0 for n, size in enumerate(natural)]
+        shown = sum(1 for size in sizes if size)
+        over = sum(sizes) + 2 * (shown - 1) - room
+        least = SHORTEST if names[1:] else 4
+        while over > 0 and max(sizes[n] for n in names) > least:
+            longest = max(names, key=lambda n: sizes[n])
+            sizes[longest] -= 1
+            over -= 1
+        if over <= 0 or not names[1:]:
+            return sizes
+        names.pop()
 
 
 def well(node: Json) -> bool:
