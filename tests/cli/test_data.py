@@ -83,7 +83,7 @@ def becomes_failed(user: User) -> None:
 def loses_its_tags(user: User) -> None:
     for one in of_region(REGION).systems.values():
         one["Tags"] = []
-    user.types(*DELETE)
+    user.types(*DELETE, "--timeout", "0.2")  # its interfaces are waited for
 
 
 def consents_to_others(user: User) -> None:
