@@ -27,6 +27,9 @@ from hyperpod_eks.aws.service_model import loader
 
 SERVICES = ("ec2", "iam", "s3", "logs", "quotas", "fsx", "amp", "ecr", "eks", "hyperpod")
 
+#: Where a request keeps its operations.
+OPERATIONS = "hyperpod_eks.operations"
+
 #: Tells what exists in an account and region, by kind.
 Inventory = Callable[[str, str], dict[str, Any]]
 
@@ -59,6 +62,7 @@ def remember() -> None:
         setattr(responses, name, lru_cache(4096)(getattr(responses, name)))
     responses.gen_amzn_requestid_long = _request_id
     remember_names()
+    remember_operations()
     models: Any = importlib.import_module("moto.core.loaders")
     models.Loader.FILE_LOADER_CLASS = type(loader().file_loader)
     models.Loader.list_available_services = lambda _, kind: loader().list_available_services(kind)
@@ -66,6 +70,21 @@ def remember() -> None:
     rules.Rule._compile_builder = lambda *_: _no_url  # code that is compiled for each route
     serialize: Any = importlib.import_module("moto.core.serialize")
     serialize.xmltodict = SimpleNamespace(unparse=_xml)
+
+
+def remember_operations() -> None:
+    """Let moto, which asks for a request's operation up to five times, keep it with the request."""
+    router: Any = importlib.import_module("moto.core.routing").ServiceOperationRouter
+    match = router.match
+
+    def once(self: Any, request: Any) -> tuple[Any, dict[str, Any]]:
+        known = request.environ.setdefault(OPERATIONS, {})
+        if self not in known:
+            known[self] = match(self, request)
+        operation, parameters = known[self]
+        return operation, dict(parameters)
+
+    router.match = once
 
 
 def remember_names() -> None:

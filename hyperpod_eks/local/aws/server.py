@@ -32,6 +32,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.serving import make_server
 
 from hyperpod_eks.local.aws import guard, pricing
+from hyperpod_eks.local.aws.plugin import OPERATIONS
 from hyperpod_eks.local.aws.sim import Call, Fault, Sim, is_read
 
 if TYPE_CHECKING:
@@ -292,6 +293,7 @@ def identify(environ: WSGIEnvironment) -> tuple[str, str, bool]:
     if "Action" in form:
         return service, form["Action"][0], form.get("DryRun") == ["true"]
     service = service or "s3"  # alone takes requests signed by version 2, by a form or not at all
+    environ[OPERATIONS] = {}  # what is found for the copy is known for the request
     try:
         operation, _ = get_service_router(service).match(Request(dict(environ)))
     except (DataNotFoundError, HTTPException, LookupError, ValueError):
