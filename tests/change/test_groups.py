@@ -351,6 +351,7 @@ instance_groups:
     }
 
 
+@pytest.mark.prove
 def test_groups_share_a_training_plan_restricted_ones_too(
     owner: Owner, plan: Callable[..., str]
 ) -> None:

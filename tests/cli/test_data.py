@@ -150,7 +150,7 @@ WAYS: dict[str, Callable[[User], None]] = {
     "interrupted": is_interrupted,
     "two machines": races,
 }
-SAMPLE = ("delete twice", "left out", "as orphans says")
+SAMPLE = ("delete twice", "left out")
 
 
 def files() -> dict[str, Any]:

@@ -284,6 +284,7 @@ def test_nodes_may_read_scripts_and_nothing_else(machines: Machines) -> None:
         s3.get_object(Bucket=BUCKET, Key=f"{PREFIX}00000001.json")
 
 
+@pytest.mark.prove
 def test_a_bucket_of_an_earlier_version_is_one_planned_change(machines: Machines) -> None:
     arn = f"arn:aws:s3:::{BUCKET}"
     tls = {
@@ -310,6 +311,7 @@ def test_a_bucket_of_an_earlier_version_is_one_planned_change(machines: Machines
     assert machines.types("plan", "demo", "--detailed-exitcode").code == 0
 
 
+@pytest.mark.prove
 def test_a_variable_travels_as_a_reference(
     machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -61,6 +61,7 @@ def test_a_ready_node_without_all_its_devices_is_a_warning(
     assert gpu in user.types("status", "demo").err
 
 
+@pytest.mark.prove
 def test_a_plugin_may_take_a_moment_after_the_node(
     user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,6 +69,7 @@ def test_what_existed_before_is_no_runs(user: User) -> None:
     untouched(user, "job-1")
 
 
+@pytest.mark.prove
 def test_what_is_created_after_a_delete_that_kept_the_manifest_is_no_earlier_runs(
     user: User,
 ) -> None:

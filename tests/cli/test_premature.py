@@ -43,6 +43,7 @@ def test_the_second_failure_is_final(user: User) -> None:
     assert "--replace-failed" in said.err
 
 
+@pytest.mark.prove
 def test_other_failures_are_told(user: User) -> None:
     user.stack.sim.failures["hyperpod/demo"] = "The subnet has no route to the internet"
     said = user.types(*CREATE)

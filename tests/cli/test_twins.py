@@ -157,6 +157,7 @@ def vpcs(aws: Clients) -> list[dict[str, Any]]:
     return list(aws.ec2.describe_vpcs(Filters=ours)["Vpcs"])
 
 
+@pytest.mark.prove
 def test_without_a_manifest_the_first_run_deletes_the_duplicate(user: User, aws: Clients) -> None:
     """The second run then has nothing to do."""
     user.has("demo")
