@@ -11,7 +11,7 @@ from botocore.model import OperationModel
 
 from hyperpod_eks.local.aws import eks, hyperpod
 from hyperpod_eks.local.aws.sim import Delays
-from hyperpod_eks.local.aws.wire import check
+from hyperpod_eks.local.aws.wire import Tagging, check
 from hyperpod_eks.local.stack import Stack
 from tests.conftest import Clients
 from tests.local.ground import (
@@ -73,7 +73,7 @@ def test_eks(stack: Stack, aws: Clients, called: set[str]) -> None:
     _access(aws, ground)
     _pod_identity(aws, role(aws, "pod", "pods.eks.amazonaws.com"))
     aws.eks.delete_cluster(name=NAME)
-    assert called == operations(eks.Response)
+    assert called == operations(eks.Response) | operations(Tagging)
 
 
 def _cluster(aws: Clients) -> None:
