@@ -48,9 +48,6 @@ SAMPLE = {
         case("logs instead of metrics", "after", "eks:DeleteAddon", "flooded"),
         case("delete with logs", "after", "cloudwatch-logs:DeleteLogGroup", "killed again"),
     ],
-    "operators": [
-        case("inference", "after", "iam:CreateOpenIDConnectProvider", "flooded"),
-    ],
     "node pools": [
         case("a node pool", "after", "sagemaker:UpdateCluster", "resume"),
     ],
@@ -85,6 +82,7 @@ MORE = {
     ],
     "operators": [
         case("spaces", "after", "eks:CreateAddon", "resume"),
+        case("inference", "after", "iam:CreateOpenIDConnectProvider", "flooded"),
         case("inference", "after", "iam:CreateRole", "killed again", 3),
         case("inference", "before", "s3:CreateBucket", "resume"),
         case("delete with certificates", "after", "s3:DeleteObjects", "resume"),

@@ -40,6 +40,8 @@ EXAMPLES = (
     "existing-eks",
     "pod-roles",
     "storage",
+    "inference",
+    "platform",
 )
 """Files of examples/ that need no other files."""
 PLACEHOLDER = re.compile(r"\b[a-z]+-0123456789abcdef\d\b|\b123456789012\b|\b203\.0\.113\.0/24")
