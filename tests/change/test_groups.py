@@ -93,6 +93,18 @@ def test_teams_that_share_a_cluster(owner: Owner) -> None:
 
 
 @pytest.mark.prove
+def test_a_platform_for_three_teams(owner: Owner) -> None:
+    text = owner.example("platform")
+    owner.stack.sim.set_quota("sagemaker", "ml.g5.8xlarge for cluster usage", 10)
+    for name in ("Vision", "Speech", "Search"):
+        owner.aws.iam.create_role(RoleName=name, Path="/team/", AssumeRolePolicyDocument=TRUST)
+    lives(owner, text, text.replace("fair_share_weight: 20", "fair_share_weight: 25"))
+    owner.deletes(text)
+    left = owner.stack.inventory()["us-west-2"]
+    assert (len(left["fsx"]["FileSystems"]), len(left["amp"]), left["eks"]) == (1, 1, {})
+
+
+@pytest.mark.prove
 def test_file_systems_outlive_the_cluster(owner: Owner) -> None:
     text = owner.example("storage")
     lives(owner, text, text.replace("storage_capacity: 2400", "storage_capacity: 4800"))

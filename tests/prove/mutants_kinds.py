@@ -10,6 +10,7 @@ MIRROR = "tests/cli/test_mirror_ends.py"
 TEAMS = "tests/cli/test_task_governance.py"
 SCALING = "tests/cli/test_scaling.py"
 VOLUMES = "tests/cli/test_volumes.py"
+INFERENCE = "tests/cli/test_inference.py"
 OPERATORS = "tests/cli/test_operators.py"
 SMOKE = "tests/cli/test_smoke.py"
 EXISTING = "tests/cli/test_existing_files.py"
@@ -78,6 +79,46 @@ KIND_MUTANTS = (
         '{"hyperpodClusterArn": ""}',
         "tests/cli/test_jobs.py",
         "know_the_cluster",
+    ),
+    Mutant(
+        "a provider of others is taken as ours to create",
+        "adoption.py",
+        'return {"iam/oidc-provider": arn}',
+        "return {}",
+        INFERENCE,
+        "of_others",
+    ),
+    Mutant(
+        "the provider of an EKS cluster that is gone stays",
+        "resources/irsa.py",
+        "holds_nothing=True",
+        "holds_nothing=False",
+        INFERENCE,
+        "is_replaced",
+    ),
+    Mutant(
+        "every pod may assume the role of the inference operator",
+        "resources/trust.py",
+        'f"{issuer}:sub": subject',
+        'f"{issuer}:sub": "*"',
+        INFERENCE,
+        "one_switch",
+    ),
+    Mutant(
+        "certificates are deleted without consent",
+        "resources/certificates.py",
+        '{"holds_data": True, ',
+        '{"holds_data": False, ',
+        INFERENCE,
+        "kept_until",
+    ),
+    Mutant(
+        "task governance starts while others install Deployments",
+        "steps/addons.py",
+        "if name == GOVERNANCE:",
+        "if False:",
+        OPERATORS,
+        "does_not_start_while",
     ),
     Mutant(
         "GPUs in use are divided again without consent",
