@@ -110,6 +110,8 @@ FOR_AWS = {
     "delete": "and deleted",
     "kubeconfig": "tests/cli/test_scaling.py",
     "nodes": "tests/cli/test_scaling.py",
+    "scale -f platform.yaml": "tests/cli/test_headers.py",
+    "status demo": "tests/cli/test_headers.py",
     "create -f ray.yaml": "tests/change/test_groups.py, with charts of folders",
 }
 """What a header has for AWS alone, and the tests that run it."""
