@@ -18,6 +18,7 @@ from hyperpod_eks.resources.irsa import ServiceAccountRole
 from tests.cli.test_operators import declared, needs
 from tests.cli.test_pod_roles import allowed
 from tests.conftest import Clients, User
+from tests.rounds import rounds
 
 BASE: dict[str, Any] = {
     "name": "demo",
@@ -90,8 +91,10 @@ def test_it_comes_in_one_switch_with_roles_for_its_pods_alone(made: User, aws: C
     }
 
     made.mutations()
-    said = made.types("create", "-f", "c.yaml")
+    with rounds(made.stack) as chain:
+        said = made.types("create", "-f", "c.yaml")
     assert (said.code, made.mutations()) == (0, []), said.err
+    assert len(chain) <= 4, chain
     gone = made.types("delete", "demo", "--yes")
     assert (gone.code, providers(made)) == (0, {}), gone.err
     assert "nothing remains" in gone.out
