@@ -77,7 +77,7 @@ class TestToken:
     def test_it_is_a_presigned_question_who_we_are_to_the_regions_sts(
         self, session: boto3.Session, region: str, host: str
     ) -> None:
-        url = urlsplit(decode(kube.token(session, "demo", region)))
+        url = urlsplit(decode(kube.token(session.client("sts", region), "demo")))
         query = parse_qs(url.query)
 
         assert (url.scheme, url.netloc) == ("https", host)
@@ -92,14 +92,14 @@ class TestToken:
     ) -> None:
         monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:4566")
 
-        url = urlsplit(decode(kube.token(session, "demo", "us-west-2")))
+        url = urlsplit(decode(kube.token(session.client("sts", "us-west-2"), "demo")))
 
         assert (url.scheme, url.netloc) == ("http", "127.0.0.1:4566")
         assert parse_qs(url.query)["X-Amz-Credential"][0].startswith("AKIAEXAMPLE/")
 
     def test_another_cluster_has_another_signature(self, session: boto3.Session) -> None:
         signatures = {
-            parse_qs(urlsplit(decode(kube.token(session, name, "us-west-2"))).query)[
+            parse_qs(urlsplit(decode(kube.token(session.client("sts", "us-west-2"), name))).query)[
                 "X-Amz-Signature"
             ][0]
             for name in ("one", "two")

@@ -15,11 +15,10 @@ from contextlib import contextmanager, suppress
 from functools import cache, cached_property
 from importlib.util import find_spec, module_from_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlencode
 
 from hyperpod_eks.aws import transport
-from hyperpod_eks.aws.session import new_client
 from hyperpod_eks.documents import JsonMapping, JsonObject
 from hyperpod_eks.errors import HyperpodError, KnownCause
 from hyperpod_eks.frozen import frozen
@@ -27,9 +26,9 @@ from hyperpod_eks.frozen import frozen
 if TYPE_CHECKING:
     from types import ModuleType
 
-    import boto3
     from botocore.awsrequest import AWSRequest
     from kubernetes.client import ApiClient, Configuration
+    from mypy_boto3_sts import STSClient
     from urllib3 import BaseHTTPResponse
 
 log = logging.getLogger(__name__)
@@ -77,7 +76,7 @@ class NotServed(KubeNotReady):
     )
 
 
-def token(session: boto3.Session, cluster: str, region: str) -> str:
+def token(sts: STSClient, cluster: str) -> str:
     """Return a bearer token for an EKS cluster, valid for 15 minutes, without a network call.
 
     It is a presigned ``sts:GetCallerIdentity`` with the cluster's name in a signed header, as
@@ -86,16 +85,19 @@ def token(session: boto3.Session, cluster: str, region: str) -> str:
     header = "x-k8s-aws-id"
 
     def take(params: JsonObject, context: JsonObject, **_: object) -> None:
-        context[header] = params.pop(header)
+        if header in params:
+            context[header] = params.pop(header)
 
     def sign(request: AWSRequest, **_: object) -> None:
-        request.headers[header] = request.context[header]
+        if header in request.context:
+            request.headers[header] = request.context[header]
 
-    sts = new_client(session, "sts", region)
-    sts.meta.events.register("provide-client-params.sts.GetCallerIdentity", take)
-    sts.meta.events.register("before-sign.sts.GetCallerIdentity", sign)
+    events = sts.meta.events
+    events.register("provide-client-params.sts.GetCallerIdentity", take, unique_id="cluster")
+    events.register("before-sign.sts.GetCallerIdentity", sign, unique_id="header")
+    named: Any = {header: cluster}  # not a parameter of the operation
     url = sts.generate_presigned_url(
-        "get_caller_identity", Params={header: cluster}, ExpiresIn=60, HttpMethod="GET"
+        "get_caller_identity", Params=named, ExpiresIn=60, HttpMethod="GET"
     )
     return "k8s-aws-v1." + base64.urlsafe_b64encode(url.encode()).decode().rstrip("=")
 

@@ -10,7 +10,7 @@ from ipaddress import ip_network
 from typing import ClassVar
 
 from hyperpod_eks.aws import prices, transport
-from hyperpod_eks.aws.client import Aws, region_of
+from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.failures import absent
 from hyperpod_eks.aws.prices import Item
 from hyperpod_eks.aws.snapshot import Snapshot
@@ -485,7 +485,7 @@ def kube_access(aws: Aws, name: str, about: JsonMapping) -> kube.Access:
 
     def token() -> str:
         with aws.lock:
-            return kube.token(aws.session, name, region_of(aws.session))
+            return kube.token(aws.sts, name)
 
     # a proxy that the user trusts to intercept TLS to AWS also intercepts it to the cluster
     bundle = transport.ca_bundle(aws.session)

@@ -34,6 +34,7 @@ def token(options: Options, report: Report) -> Json:
     name.  kubectl runs this command as an exec plugin.  Does not use the network.
     """
     from hyperpod_eks.aws.client import region_of
+    from hyperpod_eks.aws.session import new_client
     from hyperpod_eks.cli.login import log_in, use_local
     from hyperpod_eks.kube import client as kube
 
@@ -53,7 +54,7 @@ def token(options: Options, report: Report) -> Json:
         "spec": {},
         "status": {
             "expirationTimestamp": (datetime.now(UTC) + LIFE).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "token": kube.token(opened, name, region_of(opened)),
+            "token": kube.token(new_client(opened, "sts", region_of(opened)), name),
         },
     }
 
