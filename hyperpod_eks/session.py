@@ -36,9 +36,6 @@ from hyperpod_eks.frozen import frozen
 from hyperpod_eks.helm import chart as charts
 from hyperpod_eks.helm.program import find_helm
 from hyperpod_eks.inventory.untracked import untracked
-from hyperpod_eks.preflight import account as preflight_account
-from hyperpod_eks.preflight import run as preflight_run
-from hyperpod_eks.preflight.inputs import Facts, Finding
 from hyperpod_eks.resolve.names import iam_name, lineage
 from hyperpod_eks.resolve.pod_roles import addon_roles, creates_roles
 from hyperpod_eks.resolve.resolved import ResolvedConfig, check_plans, resolve
@@ -61,6 +58,8 @@ from hyperpod_eks.workers import start
 
 if TYPE_CHECKING:
     import boto3
+
+    from hyperpod_eks.preflight.inputs import Finding
 
 __all__ = ["CREATE", "DELETE", "LOOK", "Purpose", "Session", "connect"]
 
@@ -196,7 +195,9 @@ class Session:
         ]
         found = [*ahead(theirs.get("eks/cluster") or name, name, roles)]
         if counting:
-            found += preflight_account.ahead()
+            from hyperpod_eks.preflight import account  # noqa: PLC0415  not needed later
+
+            found += account.ahead()
         if self.purpose.nodes:
             found += [
                 partial(hyperpod_api.instances, name=name),
@@ -217,6 +218,9 @@ class Session:
 
     def preflight(self, skip: Sequence[str] = ()) -> list[Finding]:
         """Return the problems that would stop `create`, the worst first; change nothing."""
+        from hyperpod_eks.preflight import run as preflight_run  # noqa: PLC0415  status needs none
+        from hyperpod_eks.preflight.inputs import Facts  # noqa: PLC0415  the same
+
         observations = {each.want.key: each for each in self.status()}
         facts = Facts(
             self.aws, self.config, self.resolved, observations, manifest=self.manifest.store.path
