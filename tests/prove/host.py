@@ -225,7 +225,7 @@ class SharedSession(boto3.Session):
 
     def client(self, *arguments: Any, **options: Any) -> Any:
         config = options.get("config")
-        if config is None:  # kube.token registers handlers on it
+        if config is None:
             return super().client(*arguments, **options)
         key = f"{arguments}{config.retries}"
         if key not in self.made:
