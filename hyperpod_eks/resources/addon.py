@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import ClassVar
 
 from hyperpod_eks.aws.client import Aws
@@ -34,6 +35,7 @@ from hyperpod_eks.resources.base import (
 )
 from hyperpod_eks.resources.eks import Cluster, arns
 from hyperpod_eks.resources.permissions import Conditions, Statement, Statements, actions, look
+from hyperpod_eks.workers import gather
 
 KUBERNETES = "hyperpod-eks:kubernetes"
 """Tag: the Kubernetes version for which the add-on's default version was chosen."""
@@ -259,12 +261,10 @@ class Addon(Resource):
 
     def _roles(self, aws: Aws, found: JsonMapping) -> tuple[tuple[str, str], ...]:
         """Return service accounts and roles of the associations that an add-on owns."""
-        about = [
-            aws.eks.describe_pod_identity_association(
-                clusterName=self.cluster.name, associationId=arn.rpartition("/")[2]
-            )["association"]
-            for arn in found.get("podIdentityAssociations") or ()
-        ]
+        describe = partial(aws.eks.describe_pod_identity_association, clusterName=self.cluster.name)
+        ids = [arn.rpartition("/")[2] for arn in found.get("podIdentityAssociations") or ()]
+        answers = gather(*(partial(describe, associationId=id_) for id_ in ids))
+        about = [answer["association"] for answer in answers]
         return tuple(sorted((each["serviceAccount"], each["roleArn"]) for each in about))
 
     def _live(self, found: JsonMapping, roles: tuple[tuple[str, str], ...]) -> Live:

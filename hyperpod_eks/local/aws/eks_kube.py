@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from hyperpod_eks.local.aws.eks_data import Definition
 from hyperpod_eks.local.aws.eks_model import Cluster
 from hyperpod_eks.local.aws.sim import current
+from hyperpod_eks.local.kubernetes import ADDON_MANAGER
 from hyperpod_eks.local.kubernetes import Cluster as Endpoint
 
 _DEFINITION = "CustomResourceDefinition"
@@ -145,14 +146,17 @@ def _call(
     )
     headers = {
         "Authorization": f"Bearer {cluster.manager_token}",
+        "User-Agent": ADDON_MANAGER,
         "Content-Type": "application/apply-patch+yaml" if body else "application/json",
     }
     try:
         connection.request(method, path, json.dumps(body) if body else None, headers)
         answer = connection.getresponse()
-        return answer.status, json.loads(answer.read() or b"{}")
+        found = answer.status, json.loads(answer.read() or b"{}")
     finally:
         connection.close()
+    kubernetes.catch_up()
+    return found
 
 
 @lru_cache(1)

@@ -1,8 +1,18 @@
 """A Kubernetes API server small enough to embed, which real clients take for a real one."""
 
-from .api import Fault, Grant, Identity
+from .api import ADDON_MANAGER, Fault, Grant, Identity
 from .clock import INSTANT, Clock, Delays
 from .cluster import Cluster
 from .errors import ApiError
 
-__all__ = ["INSTANT", "ApiError", "Clock", "Cluster", "Delays", "Fault", "Grant", "Identity"]
+__all__ = [
+    "ADDON_MANAGER",
+    "INSTANT",
+    "ApiError",
+    "Clock",
+    "Cluster",
+    "Delays",
+    "Fault",
+    "Grant",
+    "Identity",
+]

@@ -29,6 +29,8 @@ _PATCHES = {
     "application/strategic-merge-patch+json": "strategic",
     "application/apply-patch+yaml": "apply",
 }
+ADDON_MANAGER = "eks-addon-manager"
+"""The user agent of EKS's manager of add-ons, which keeps the lock of AWS during its requests."""
 _PUBLIC = ("/healthz", "/livez", "/readyz", "/version")
 _OPTIONS = {"POST": "Create", "PUT": "Update", "PATCH": "Patch", "DELETE": "Delete"}
 _SCALE_METADATA = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
@@ -213,7 +215,7 @@ class Api:
         afterwards: Callable[[], None] = lambda: None,
         failing: failures.Failing = failures.nothing,
     ) -> None:
-        """``afterwards`` is called after each request, without any lock."""
+        """``afterwards`` is called without a lock after each request but the add-on manager's."""
         self.faults: list[Fault] = []
         self._afterwards = afterwards
         self._failing = failing
@@ -225,7 +227,8 @@ class Api:
         """Answer a request; refusals are answers, too."""
         try:
             answer = self._answer(request)
-            self._afterwards()
+            if request.headers.get("User-Agent") != ADDON_MANAGER:
+                self._afterwards()
             return answer
         except ApiError as error:
             return Answer(error.code, error.document())

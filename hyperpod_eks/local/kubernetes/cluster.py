@@ -187,6 +187,10 @@ class Cluster:
         """Install Kueue, an ``old`` one or not, or remove it with every object of its kinds."""
         self._controllers.queue(installed=installed, old=old)
 
+    def catch_up(self) -> None:
+        """Do what requests of the manager of add-ons have left to do."""
+        self._controllers.catch_up()
+
     def put(self, kind: str, body: Obj, namespace: str = "") -> None:
         """Write an object as a controller of AWS does; its labels and spec are replaced."""
         resource = self._store.registry.kind(kind)
