@@ -42,10 +42,11 @@ from hyperpod_eks.resolve.resolved import ResolvedConfig, check_plans, resolve
 from hyperpod_eks.resources.addon import PodIdentity
 from hyperpod_eks.resources.base import Live, Resource
 from hyperpod_eks.resources.compare import Observation
-from hyperpod_eks.resources.governance import ComputeQuota, queues_of
+from hyperpod_eks.resources.governance import ComputeQuota
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 from hyperpod_eks.resources.iam import Role
 from hyperpod_eks.resources.s3 import OWN, claim_key, empty, own_prefix
+from hyperpod_eks.resources.team_use import queues_of
 from hyperpod_eks.stack import ahead, stack
 from hyperpod_eks.state.claim import Claim
 from hyperpod_eks.state.declared import Declarations, Newest

@@ -36,8 +36,9 @@ def untracked(aws: Aws, resolved: ResolvedConfig, named: Sequence[Resource]) -> 
     """Return declarations of untracked resources of this cluster, followed by ``named``.
 
     Untracked resources have this cluster's tags but are not in ``named``: a changed config or a
-    lost manifest leaves them.  A delete deletes them after the clusters and their interfaces, in
-    the order of `delete_order`; the returned dependencies contain that order.  EKS and HyperPod
+    lost manifest leaves them.  A delete deletes them after the clusters and their interfaces, and
+    those that need a cluster before it, in the order of `delete_order`; the returned dependencies
+    contain that order.  EKS and HyperPod
     are not listed: both clusters have the cluster's name, so that they are always declared.
     """
     found = _found(aws, resolved, named)
@@ -51,9 +52,9 @@ def untracked(aws: Aws, resolved: ResolvedConfig, named: Sequence[Resource]) -> 
         )
         found.append(rule)
     ordered = _ordered(found, named)
+    behind = [want for want in ordered if not _is_in_cluster(want)]
     users = (
-        replace(want, after=(*want.after, *ordered)) if want.key in USERS else want
-        for want in named
+        replace(want, after=(*want.after, *behind)) if want.key in USERS else want for want in named
     )
     return [*ordered, *users]
 
@@ -62,7 +63,9 @@ def _found(aws: Aws, resolved: ResolvedConfig, named: Sequence[Resource]) -> lis
     """Return declarations of resources with this cluster's lineage that are not in ``named``."""
     keys = {want.key for want in named}
     # names and ARNs of declared resources, whose tags need no call
-    known = {str(getattr(want, name, "")) for want in named for name in ("name", "arn")}
+    known = {
+        (want.tag_type, str(getattr(want, name, ""))) for want in named for name in ("name", "arn")
+    }
     vpc = next((want for want in named if isinstance(want, Vpc)), Vpc("vpc", cidr=""))
     by_type = {kind.tag_type: kind for kind in kinds() if _is_declared_bare(kind)}
     own = [kind for kind in _listing_kinds() if _is_declared_bare(kind)]
@@ -93,9 +96,19 @@ def _ordered(found: list[Resource], named: Sequence[Resource]) -> list[Resource]
     ordered: list[Resource] = []
     for want in sorted(found, key=lambda each: rank[type(each)], reverse=True):
         behind = rank[type(want)]
-        later = [x for x in (*named, *ordered) if rank.get(type(x), -1) > behind]
+        needed = _needed_kinds(type(want)) if _is_in_cluster(want) else ()
+        later = [
+            x
+            for x in (*named, *ordered)
+            if rank.get(type(x), -1) > behind or isinstance(x, tuple(needed))
+        ]
         ordered.append(replace(want, after=tuple(later)))
     return ordered
+
+
+def _is_in_cluster(want: Resource) -> bool:
+    """Whether it is deleted before the clusters, as it needs one."""
+    return any(need.key in USERS for need in want.needs())
 
 
 USERS = ("hyperpod/cluster", "eks/cluster", "network/interfaces")
@@ -106,10 +119,10 @@ def _ask(
     listing: Sequence[type[Resource]],
     aws: Aws,
     cluster: str,
-    known: Container[str],
+    known: Container[tuple[str, str]],
     used: Container[str] = (),
 ) -> list[Tagged]:
-    """Read all lists concurrently; read tags only of resources whose id is not ``known``.
+    """Read all lists concurrently; read tags only of resources whose type and id are not ``known``.
 
     ``used`` are the services that the cluster uses: it cannot be listed without them.
     """
@@ -132,7 +145,7 @@ def _ask(
         return [
             Tagged(tag(tags, CLUSTER) or "", lineage, tag(tags, LABEL) or "", kind, id_)
             for kind, id_, read in source(aws, cluster)
-            if id_ not in known
+            if (kind, id_) not in known
             for tags in [read()]
             if (lineage := tag(tags, LINEAGE)) is not None
         ]

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.failures import absent
+from hyperpod_eks.aws.published import GOVERNANCE_REGIONS
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.aws.tags import owner
 from hyperpod_eks.config.teams import team_namespace
@@ -18,9 +19,10 @@ from hyperpod_eks.errors import HyperpodError
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube.client import Access
 from hyperpod_eks.kube.contents import Contents, contents, retain_volumes
-from hyperpod_eks.kube.queues import Queue, queues
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources import eks
+from hyperpod_eks.resources.access_entry import AccessEntry
+from hyperpod_eks.resources.addon import Addon
 from hyperpod_eks.resources.base import (
     MINUTE,
     Blocker,
@@ -33,11 +35,15 @@ from hyperpod_eks.resources.base import (
     State,
 )
 from hyperpod_eks.resources.compare import as_declared
+from hyperpod_eks.resources.ec2.security_group import SecurityGroup
+from hyperpod_eks.resources.ec2.vpc import Vpc
 from hyperpod_eks.resources.hyperpod.api import describe, eks_name
 from hyperpod_eks.resources.hyperpod.cluster import Cluster
 from hyperpod_eks.resources.hyperpod.trouble import governance
+from hyperpod_eks.resources.iam import Role
 from hyperpod_eks.resources.permissions import Statement, Statements, actions
-from hyperpod_eks.workers import gather, start
+from hyperpod_eks.resources.tagged import Candidate, Tagged, tags_of
+from hyperpod_eks.workers import gather
 
 STATES = {
     "Created": State.READY,
@@ -74,6 +80,8 @@ class Governed(Resource):
 
     kind = "sagemaker/Governed"
     step = "teams"
+    elective = "sagemaker"
+    gone_before = (Addon, AccessEntry)  # the add-on carries it out, and we look into namespaces
     schema = 2
     patience = 15 * MINUTE
     usual = "1 min"
@@ -201,6 +209,7 @@ class SchedulerPolicy(Governed):
 
     kind = "sagemaker/ClusterSchedulerConfig"
     noun = "ClusterSchedulerConfig"
+    tag_type = "scheduler-policy"
     method = "cluster_scheduler_config"
     asks = ("priority_classes", "fair_share", "idle_resource_sharing")
     initial: ClassVar[Facts] = {"priority_classes": [], "fair_share": "Enabled"}
@@ -213,6 +222,33 @@ class SchedulerPolicy(Governed):
     def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
         """Actions on policies; AddTags is a dependent action of the create."""
         return _permissions(resolved, cls.noun, "cluster-scheduler-config")
+
+    @classmethod
+    def bare(cls, found: Tagged, resolved: ResolvedConfig, vpc: Vpc) -> SchedulerPolicy:
+        """Declare it with the fields that a delete needs."""
+        cluster = _bare_cluster(resolved, vpc)
+        return SchedulerPolicy("policy", cluster, cluster.control, name=found.id, settings={})
+
+    @staticmethod
+    def list_tagged(aws: Aws, cluster: str) -> Iterator[Candidate]:
+        """All policies of the region; if there ever was one, also the quotas, which come after it.
+
+        Deleted ones stay in lists.
+        """
+        listed: tuple[type[Governed], ...] = (SchedulerPolicy, ComputeQuota)
+        elsewhere = aws.session.region_name not in GOVERNANCE_REGIONS
+        with absent(*[".*"] * elsewhere):  # where the operations may be missing
+            for kind in listed:
+                rows = Snapshot(aws).all(
+                    aws.sagemaker, f"list_{kind.method}s", f"{kind.noun}Summaries"
+                )
+                for each in rows:
+                    if each.get("Status") != GONE:
+                        arn = each[f"{kind.noun}Arn"]
+                        ask = partial(tags_of, aws.sagemaker.list_tags, "Tags", ResourceArn=arn)
+                        yield kind.tag_type, each["Name"], ask
+                if not rows:
+                    return
 
     def blockers(self, snapshot: Snapshot, live: Live) -> list[Blocker]:
         """Compute quotas of others, with which the policy cannot be deleted."""
@@ -247,6 +283,7 @@ class ComputeQuota(Governed):
 
     kind = "sagemaker/ComputeQuota"
     noun = "ComputeQuota"
+    tag_type = "compute-quota"
     method = "compute_quota"
     asks = (
         "quota",
@@ -270,6 +307,20 @@ class ComputeQuota(Governed):
     def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
         """Actions on quotas; AddTags is a dependent action of the create."""
         return _permissions(resolved, cls.noun, "compute-quota")
+
+    @classmethod
+    def bare(cls, found: Tagged, resolved: ResolvedConfig, vpc: Vpc) -> ComputeQuota:
+        """Declare it with the fields that a delete needs; its label has the team."""
+        policy = SchedulerPolicy.bare(replace(found, id=resolved.name), resolved, vpc)
+        return ComputeQuota(
+            found.label,
+            policy.cluster,
+            policy.control,
+            name=found.id,
+            settings={},
+            team=found.label.removeprefix("quota-"),
+            policy=policy,
+        )
 
     @property
     def takes_along(self) -> str:
@@ -379,43 +430,36 @@ class ComputeQuota(Governed):
         super().delete(aws, live)
 
 
-SLOWEST = 10.0
-"""Seconds that `status` waits for the queues."""
-
-
-class TeamUse(Queue):
-    """What a team has and uses."""
-
-    team: str
-    namespace: str
-
-
-def queues_of(snapshot: Snapshot, name: str) -> dict[str, Queue] | str:
-    """Return Kueue's queues in an EKS cluster; in words why not, after ten seconds at most."""
-
-    def ask() -> dict[str, Queue]:
-        access = eks.access(snapshot, name)
-        return queues(access) if access else {}
-
-    def bounded() -> dict[str, Queue] | str:
-        try:
-            return start(ask).result(SLOWEST)
-        except TimeoutError:
-            return f"the Kubernetes API has not answered for {SLOWEST:.0f} s"
-        except Exception as error:  # noqa: BLE001  the rest of the status does not depend on it
-            return str(error)
-
-    return snapshot.once(("queues", name), bounded)
-
-
-def use_of(quotas: Iterable[ComputeQuota], found: Mapping[str, Queue]) -> list[TeamUse]:
-    """Return the use of the quotas whose queues exist."""
-    names = {each.team: team_namespace(each.team) for each in quotas}
-    return [
-        {"team": team, "namespace": space, **found[f"{space}-clusterqueue"]}
-        for team, space in names.items()
-        if f"{space}-clusterqueue" in found
-    ]
+def _bare_cluster(resolved: ResolvedConfig, vpc: Vpc) -> Cluster:
+    """Declare the cluster with what is needed of it here: its name and its key."""
+    role, group = (
+        Role("execution-role", name="", trusts="", managed=()),
+        SecurityGroup("security-group", vpc=vpc, name=""),
+    )
+    control = eks.Cluster(
+        "cluster",
+        name=resolved.eks_name,
+        version="",
+        pinned=False,
+        role=role,
+        subnets=(),
+        security_group=group,
+        log_types=(),
+        support_type="",
+        deletion_protection=False,
+    )
+    return Cluster(
+        "cluster",
+        name=resolved.name,
+        control=control,
+        role=role,
+        scaler=None,
+        security_group=group,
+        groups=(),
+        zones=(),
+        settings={},
+        scales_itself=False,
+    )
 
 
 def _permissions(resolved: ResolvedConfig, noun: str, resource: str) -> Iterator[Statement]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.failures import absent
@@ -55,6 +56,7 @@ class Workspace(Resource):
     kind = "amp/Workspace"
     step = "monitoring"
     schema = 2
+    elective = "aps"
     tag_type = "workspace"
     data = True
     identity = Identity.REFUSED_TWICE
@@ -96,11 +98,9 @@ class Workspace(Resource):
 
     @staticmethod
     def list_tagged(aws: Aws, cluster: str) -> Iterator[Candidate]:
-        """Yield none: the manifest, which a delete that keeps a workspace keeps, names it.
-
-        A cluster without one makes no call for it then.
-        """
-        yield from ()
+        """All workspaces of the region."""
+        for each in _listed(Snapshot(aws)):
+            yield "workspace", each["workspaceId"], partial(dict, each.get("tags") or {})
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """Find it by our tags; the list does not have its endpoint."""

@@ -118,8 +118,10 @@ def text(document: Orphans) -> str:
         "Check that none is running before you delete."
     )
     lines += [f"To delete them: {command}" for command in document["next"]]
-    if any(row["kind"] in ("file-system", "volume") for row in rows):
-        lines.append("`delete` keeps file systems and volumes; --delete-data deletes them.")
+    kept = ("file-system", "volume", "workspace")
+    if any(row["kind"] in kept for row in rows):
+        words = "file systems, volumes and Prometheus workspaces"
+        lines.append(f"`delete` keeps {words}; --delete-data deletes them.")
     return "\n".join(lines)
 
 

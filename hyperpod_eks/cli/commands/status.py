@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from hyperpod_eks.events import Report
     from hyperpod_eks.resources.base import Differs, Resource
     from hyperpod_eks.resources.compare import Observation
-    from hyperpod_eks.resources.governance import TeamUse
+    from hyperpod_eks.resources.team_use import TeamUse
     from hyperpod_eks.state.manifest import Manifest
     from hyperpod_eks.state.record import Record
 
@@ -95,7 +95,8 @@ def _teams(
     at: Opened, observations: Sequence[Observation], snapshot: Snapshot
 ) -> list[TeamUse] | str:
     """Return the use of the teams' quotas, or a warning; without teams nothing is asked."""
-    from hyperpod_eks.resources.governance import ComputeQuota, queues_of, use_of
+    from hyperpod_eks.resources.governance import ComputeQuota
+    from hyperpod_eks.resources.team_use import queues_of, use_of
 
     quotas = [s.want for s in observations if isinstance(s.want, ComputeQuota) and s.live]
     if not quotas:

@@ -6,8 +6,8 @@ from typing import Annotated, Literal, NotRequired, TypedDict, final
 
 from hyperpod_eks.cli.schemas.base import Group, Head, Json, Moment, Named, Outputs, Pair
 from hyperpod_eks.policy.statements import Policy as PolicyDocument
-from hyperpod_eks.resources.governance import TeamUse
 from hyperpod_eks.resources.hyperpod.api import NodeRow, Operation
+from hyperpod_eks.resources.team_use import TeamUse
 
 # --- clusters and resources
 

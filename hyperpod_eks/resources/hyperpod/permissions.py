@@ -41,9 +41,11 @@ def _governance(resolved: ResolvedConfig) -> Statements:
     # guide, "Troubleshoot" of task governance)
     lists = actions("sagemaker", "ListClusterSchedulerConfigs", "ListComputeQuotas")
     yield Statement("QuotasLook", lists, command="delete")
+    nouns = ("ClusterSchedulerConfig", "ComputeQuota")
+    names = [f"{verb}{noun}" for verb in ("Delete", "Describe") for noun in nouns]
     yield Statement(
         "QuotasDelete",
-        actions("sagemaker", "DeleteClusterSchedulerConfig", "DeleteComputeQuota"),
+        (*actions("sagemaker", *names), "sagemaker:ListTags"),
         tuple(
             resolved.arn("sagemaker", f"{kind}/*")
             for kind in ("cluster-scheduler-config", "compute-quota")
