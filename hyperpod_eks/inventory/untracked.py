@@ -38,8 +38,8 @@ def untracked(aws: Aws, resolved: ResolvedConfig, named: Sequence[Resource]) -> 
     Untracked resources have this cluster's tags but are not in ``named``: a changed config or a
     lost manifest leaves them.  A delete deletes them after the clusters and their interfaces, and
     those that need a cluster before it, in the order of `delete_order`; the returned dependencies
-    contain that order.  EKS and HyperPod
-    are not listed: both clusters have the cluster's name, so that they are always declared.
+    contain that order.  EKS and HyperPod are not listed: both clusters have the cluster's name, so
+    that they are always declared.
     """
     found = _found(aws, resolved, named)
     if not found:

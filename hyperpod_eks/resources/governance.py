@@ -233,8 +233,10 @@ class SchedulerPolicy(Governed):
     def list_tagged(aws: Aws, cluster: str) -> Iterator[Candidate]:
         """All policies of the region; if there ever was one, also the quotas, which come after it.
 
-        Deleted ones stay in lists.
+        None if the cluster's manifest would know them.  Deleted ones stay in lists.
         """
+        if cluster and aws.recorded:
+            return
         listed: tuple[type[Governed], ...] = (SchedulerPolicy, ComputeQuota)
         elsewhere = aws.session.region_name not in GOVERNANCE_REGIONS
         with absent(*[".*"] * elsewhere):  # where the operations may be missing
@@ -432,10 +434,8 @@ class ComputeQuota(Governed):
 
 def _bare_cluster(resolved: ResolvedConfig, vpc: Vpc) -> Cluster:
     """Declare the cluster with what is needed of it here: its name and its key."""
-    role, group = (
-        Role("execution-role", name="", trusts="", managed=()),
-        SecurityGroup("security-group", vpc=vpc, name=""),
-    )
+    role = Role("execution-role", name="", trusts="", managed=())
+    group = SecurityGroup("security-group", vpc=vpc, name="")
     control = eks.Cluster(
         "cluster",
         name=resolved.eks_name,

@@ -98,8 +98,8 @@ class Workspace(Resource):
 
     @staticmethod
     def list_tagged(aws: Aws, cluster: str) -> Iterator[Candidate]:
-        """All workspaces of the region."""
-        for each in _listed(Snapshot(aws)):
+        """All workspaces of the region, unless the cluster's manifest would know it."""
+        for each in () if cluster and aws.recorded else _listed(Snapshot(aws)):
             yield "workspace", each["workspaceId"], partial(dict, each.get("tags") or {})
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:

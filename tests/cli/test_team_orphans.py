@@ -46,19 +46,12 @@ def test_lost_quotas_and_policies_go_before_the_cluster_and_others_stay(
     rows = [line.split()[:2] for line in shown.out.splitlines() if "teams/" in line]
     names = ("policy", "quota-speech", "quota-vision")
     assert sorted(rows) == [["delete", f"teams/{each}"] for each in names]
-    aws.sagemaker.delete_compute_quota(
-        ComputeQuotaId=theirs
-    )  # it would hold up the cluster's delete
+    aws.sagemaker.delete_compute_quota(ComputeQuotaId=theirs)  # it would hold up the delete
     user.mutations()
     said = user.types("delete", "demo", "--yes")
     assert said.code == 0, said.err
     calls = user.mutations()
-    order = [
-        "DeleteComputeQuota",
-        "DeleteClusterSchedulerConfig",
-        "eks.DeleteAddon",
-        "DeleteCluster",
-    ]
+    order = ["DeleteComputeQuota", "DeleteClusterSchedulerConfig", "sagemaker.DeleteCluster"]
     places = [next(n for n, call in enumerate(calls) if call.endswith(each)) for each in order]
     assert places == sorted(places)
 

@@ -41,11 +41,9 @@ def _governance(resolved: ResolvedConfig) -> Statements:
     # guide, "Troubleshoot" of task governance)
     lists = actions("sagemaker", "ListClusterSchedulerConfigs", "ListComputeQuotas")
     yield Statement("QuotasLook", lists, command="delete")
-    nouns = ("ClusterSchedulerConfig", "ComputeQuota")
-    names = [f"{verb}{noun}" for verb in ("Delete", "Describe") for noun in nouns]
     yield Statement(
         "QuotasDelete",
-        (*actions("sagemaker", *names), "sagemaker:ListTags"),
+        actions("sagemaker", "DeleteClusterSchedulerConfig", "DeleteComputeQuota"),
         tuple(
             resolved.arn("sagemaker", f"{kind}/*")
             for kind in ("cluster-scheduler-config", "compute-quota")
