@@ -120,9 +120,8 @@ def _first(config: Config, name: str, found: Sequence[Addon]) -> set[str]:
     """Return the names of the add-ons that must be ready before an add-on is created."""
     listed = config.addons.keys() - {*NEEDED_ADDONS} if name in config.addons else ()
     before = [each.label for each in found if each.label in listed]
-    webhook = {
-        GOVERNANCE
-    }  # refuses Deployments as long as it starts: first all others, or after it
+    # its webhook refuses Deployments while it starts: it is created after others, or before them
+    webhook = {GOVERNANCE}
     if name == GOVERNANCE:
         webhook = {each.label for each in found} - {*NEEDED_ADDONS}
     return {*ADDON_NEEDS.get(name, ()), *before[-1:], *webhook}

@@ -67,8 +67,8 @@ KIND_MUTANTS = (
     Mutant(
         "an add-on does not wait for those that it needs",
         "steps/addons.py",
-        "{*ADDON_NEEDS.get(name, ()), *before[-1:]}",
-        "{*before[-1:]}",
+        "{*ADDON_NEEDS.get(name, ()), *before[-1:], *webhook}",
+        "{*before[-1:], *webhook}",
         OPERATORS,
         "whatever_the_order",
     ),
