@@ -396,6 +396,7 @@ class Host:
 
     def unlock(self) -> None:
         """Free the cluster from a killed run, as `hyperpod-eks unlock` does."""
+        self.process = Process()  # the killed one asks for nothing more
         bucket = f"sagemaker-{NAME}-{ACCOUNT}-{REGION}"
         found = claim.lease_of(self.aws(self.side), bucket, ACCOUNT)
         if found.holder():
