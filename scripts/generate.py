@@ -34,6 +34,7 @@ from pydantic.fields import FieldInfo
 from hyperpod_eks.aws import service_model as model
 from hyperpod_eks.cli import main as cli
 from hyperpod_eks.cli import schemas
+from hyperpod_eks.cli.commands import init
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.config.rules import LISTED, Aws, Check, Pattern, fields, find
 from hyperpod_eks.config.section import GROUP, SETTINGS
@@ -236,7 +237,7 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "**needed**"
     value = field.default
-    if field.default_factory or isinstance(value, BaseModel) or value is None or value == {}:
+    if field.default_factory or isinstance(value, BaseModel) or value in (None, "", {}):
         return ""
     if isinstance(value, tuple):
         if value and isinstance(value[0], BaseModel):
@@ -314,7 +315,8 @@ EXAMPLES = """\
 
 <!-- Written by scripts/generate.py from the comments of the files. -->
 
-`hyperpod-eks init NAME --example EXAMPLE` starts a config from one of them.
+`hyperpod-eks init NAME --example EXAMPLE` starts a config from one of these: {init}.
+Copy the others.
 """
 KINDS = {
     "Configs": "*.yaml",
@@ -326,7 +328,7 @@ KINDS = {
 def examples() -> str:
     """Return examples/README.md: what the first paragraph of each file says."""
     folder = DOCS.parent / "examples"
-    parts = [EXAMPLES]
+    parts = [EXAMPLES.format(init=", ".join(init.EXAMPLES))]
     for heading, pattern in KINDS.items():
         parts.append(f"\n## {heading}\n\n")
         for file in sorted(folder.glob(pattern)):

@@ -251,7 +251,7 @@ class Lock(Options):
         default=0.0,
         show_default=False,
         metavar="SECONDS",
-        help="Wait up to this long for another run to release the manifest lock.",
+        help="Wait up to this long for another run on this cluster to end.",
     )
 
 

@@ -21,7 +21,7 @@ ADDON_NAME = Pattern(
 )
 BUCKET_NAME = Pattern(
     "the name of an S3 bucket",
-    "3 to 63 small letters, digits, dots and hyphens, without s3://",
+    "3 to 63 lowercase letters, digits, dots and hyphens, without s3://",
     r"[a-z0-9](?:[a-z0-9.-]{1,61})[a-z0-9]",
     "list them with `aws s3 ls`",
 )

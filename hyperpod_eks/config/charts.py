@@ -13,7 +13,7 @@ from hyperpod_eks.config.section import Section
 _LABEL = r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
 RELEASE_NAME = Pattern(
     "the name of a Helm release",
-    "at most 53 small letters, digits and hyphens, and not hyperpod-dependencies or nodes",
+    "at most 53 lowercase letters, digits and hyphens, and not hyperpod-dependencies or nodes",
     rf"(?!(?:hyperpod-dependencies|{NODES})$)(?=.{{1,53}}$){_LABEL}",
     "choose one like kuberay-operator",
 )
@@ -88,7 +88,7 @@ class FurtherChart(Section):
             str,
             Pattern(
                 "a namespace",
-                "at most 63 small letters, digits and hyphens",
+                "at most 63 lowercase letters, digits and hyphens",
                 rf"(?=.{{1,63}}$){_LABEL}",
                 "choose one like ray-system",
             ),

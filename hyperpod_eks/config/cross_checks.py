@@ -124,7 +124,7 @@ def _name(config: Config) -> Iterator[Finding]:
     if len(name) > room:
         text = f"has {len(name)} characters ({why}, and S3 takes 63); use at most {room}"
     elif name != name.lower():
-        text = f'has capitals ({why}, and S3 takes small letters only); use "{name.lower()}"'
+        text = f'has capitals ({why}, and S3 takes lowercase letters only); use "{name.lower()}"'
     else:
         return
     yield Finding(("name",), f"{model.show(name)} {text}")

@@ -67,7 +67,7 @@ class Existing(Section):
             str,
             Pattern(
                 "the name of a bucket",
-                "3 to 63 small letters, digits, dots and hyphens",
+                "3 to 63 lowercase letters, digits, dots and hyphens",
                 r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]",
                 "list them with `aws s3 ls`",
             ),

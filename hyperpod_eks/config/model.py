@@ -241,8 +241,8 @@ class Config(Section):
         str,
         Aws("sagemaker", "CreateCluster.ClusterName"),
         Field(
-            description="Name of the HyperPod and of the EKS cluster; other names start with it. In"
-            " small letters, and short enough for the bucket `sagemaker-<name>-<account>-<region>`"
+            description="Name of the HyperPod and of the EKS cluster; other names start with it."
+            " Lowercase, and short enough for the bucket `sagemaker-<name>-<account>-<region>`"
             " (63)."
         ),
     ]

@@ -11,13 +11,13 @@ from hyperpod_eks.config.section import Section
 
 NAMESPACE = Pattern(
     "a namespace of Kubernetes",
-    "at most 63 small letters, digits and hyphens",
+    "at most 63 lowercase letters, digits and hyphens",
     r"(?=.{1,63}$)[a-z0-9](?:[a-z0-9-]*[a-z0-9])?",
     "list them with `kubectl get namespaces`",
 )
 SERVICE_ACCOUNT = Pattern(
     "the name of a service account",
-    "at most 253 small letters, digits, dots and hyphens",
+    "at most 253 lowercase letters, digits, dots and hyphens",
     r"(?=.{1,253}$)[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?",
     "list them with `kubectl get serviceaccounts`",
 )

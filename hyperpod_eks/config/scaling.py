@@ -19,7 +19,7 @@ class NodePool(Section):
         str,
         Pattern(
             "the name of a NodePool",
-            "at most 63 small letters, digits and hyphens: nodes have it as a label",
+            "at most 63 lowercase letters, digits and hyphens: nodes have it as a label",
             r"(?=.{1,63}$)[a-z0-9](?:[a-z0-9-]*[a-z0-9])?",
             "choose one like inference",
         ),

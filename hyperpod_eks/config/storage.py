@@ -9,7 +9,7 @@ from hyperpod_eks.config import storage_checks as checks
 from hyperpod_eks.config.rules import Aws, Check, Members, Pattern
 from hyperpod_eks.config.section import GROUP, Key, Section, ZoneId
 
-EVENTS = "CreateDataRepositoryAssociation.S3.AutoImportPolicy.Events[]"
+S3 = "CreateDataRepositoryAssociation.S3."
 LUSTRE = "CreateFileSystem.LustreConfiguration."
 FILE_SYSTEM_ID = Pattern(
     "the id of a file system",
@@ -19,7 +19,7 @@ FILE_SYSTEM_ID = Pattern(
 )
 FILE_SYSTEM_NAME = Pattern(
     "the name of a file system",
-    "up to 30 small letters, digits and hyphens, not at an end: Kubernetes uses it too",
+    "up to 30 lowercase letters, digits and hyphens, not at an end: Kubernetes uses it too",
     r"[a-z0-9](?:[-a-z0-9]{0,28}[a-z0-9])?",
     "choose one like data",
 )
@@ -30,7 +30,7 @@ Namespaces = Annotated[
             str,
             Pattern(
                 "a Kubernetes namespace",
-                "small letters, digits and hyphens, not at an end",
+                "lowercase letters, digits and hyphens, not at an end",
                 r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?",
                 "list them with `kubectl get namespaces`",
             ),
@@ -68,11 +68,11 @@ class S3Link(Section):
         bool, Field(description="Import the names of all objects when the link is created.")
     ] = False
     auto_import: Annotated[
-        tuple[Annotated[str, Aws("fsx", EVENTS)], ...],
+        tuple[Annotated[str, Aws("fsx", S3 + "AutoImportPolicy.Events[]")], ...],
         Field(strict=False, description="Which changes in the bucket FSx imports."),
     ] = ()
     auto_export: Annotated[
-        tuple[Annotated[str, Aws("fsx", EVENTS)], ...],
+        tuple[Annotated[str, Aws("fsx", S3 + "AutoExportPolicy.Events[]")], ...],
         Field(strict=False, description="Which changes in the folder FSx exports."),
     ] = ()
 
@@ -255,13 +255,13 @@ class FsxOpenZfs(Section):
             str,
             Pattern(
                 "the path of an OpenZFS volume",
-                "fsx and the names of volumes after it, with no / before it",
+                "starts with fsx/, with no / before it",
                 r"fsx(?:/[A-Za-z0-9_.:-]+)+",
                 "copy OpenZFSConfiguration.VolumePath of `aws fsx describe-volumes`",
             ),
         ]
         | None,
-        Field(description="Path of the volume as FSx describes it, like fsx/vol1."),
+        Field(description="Path of the volume, like fsx/vol1."),
     ] = None
     namespaces: Namespaces = ("default",)
 

@@ -18,7 +18,7 @@ permissions for data scientists"); the others count in namespaces."""
 QUOTA = "CreateComputeQuota.ComputeQuotaConfig."
 SCHEDULER = "CreateClusterSchedulerConfig.SchedulerConfig."
 _NAME = r"[a-z0-9](?:[-a-z0-9]{0,38}[a-z0-9])?"
-_RULE = "at most 40 small letters, digits and hyphens, not at an end"
+_RULE = "at most 40 lowercase letters, digits and hyphens, not at an end"
 TEAM_NAME = Pattern("the name of a team", _RULE, _NAME, "choose one like vision")
 CLASS_NAME = Pattern("the name of a priority class", _RULE, _NAME, "choose one like training")
 

@@ -43,7 +43,7 @@ def lineage(identity: Identity, cluster: str) -> str:
 def image_prefix(cluster: str) -> str:
     """Return the first part of the names of a cluster's ECR repositories.
 
-    ECR allows small letters only, and no two hyphens in a row (CreateRepository, repositoryName).
+    ECR allows lowercase only, and no two hyphens in a row (CreateRepository, repositoryName).
 
     >>> image_prefix("Team--A")
     'team-a'

@@ -94,7 +94,7 @@ LIFECYCLE = ("create", "demo", "--lifecycle", "scripts")
 
 CASES = [
     # names
-    Wrong("capitals", 2, "small letters", ("create", "Demo")),
+    Wrong("capitals", 2, "lowercase letters", ("create", "Demo")),
     Wrong("underscore", 2, "name:", ("create", "a_b")),
     Wrong("long", 2, "name:", ("create", "a" * 64)),
     Wrong("folder in the name", 2, "name:", ("create", "../evil")),

@@ -302,6 +302,11 @@ def test_copies_of_another_region_are_made_anew_and_without_a_file_values_are_pr
     assert "write them to the config file" in said.out
 
 
+def test_without_a_file_the_next_command_has_one_for_the_values(user: User) -> None:
+    said = user.types("mirror", "demo", "--chart", str(CHART), "--dry-run", "-o", "json")
+    assert said.document["next"] == "hyperpod-eks create demo --file FILE"
+
+
 def neuron(user: User, image: str) -> None:
     """Write a chart with a dependency whose template names an image, as AWS's chart has it."""
     inner = user.folder / "chart/charts/plugin"

@@ -54,8 +54,8 @@ def adopt(options: Options, report: Report) -> Adopted:
     network/public-subnet-ZONEID, iam/cluster-role, iam/execution-role, s3/bucket, eks/cluster.
 
     --rebuild finds the cluster's resources by name and tags, and writes a new manifest; the broken
-    manifest is kept next to it.  The config comes from -f, or from the newest backup of the
-    manifest.
+    manifest is kept next to it.  The config comes from -f, else from the cluster's bucket, else
+    from the newest backup of the manifest.
     """
     from hyperpod_eks.cli.opening import opened
     from hyperpod_eks.cli.recorder import Recorder, result

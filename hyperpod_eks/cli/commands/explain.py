@@ -22,6 +22,7 @@ WHOLE = (
     "config",
     "crash-safety",
     "iam",
+    "inference",
     "leaving",
     "library",
     "local-stack",

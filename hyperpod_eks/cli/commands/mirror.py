@@ -102,8 +102,14 @@ def _document(
         "values": values,
         "file": written,
         "warnings": warnings,
-        "next": f"hyperpod-eks create {called(at.config.name, options)}",
+        "next": _next(at.config.name, values, options),
     }
+
+
+def _next(name: str, values: JsonObject, options: Options) -> str:
+    """Return the command that uses the copies: without a file `create` would not see the values."""
+    command = f"hyperpod-eks create {called(name, options)}"
+    return f"{command} --file FILE" if values and options.file in (None, "-") else command
 
 
 def _rows(charts: list[Chart], tested: Iterable[str], names: Names) -> list[MirroredImage]:
@@ -186,7 +192,7 @@ def text(document: Mirror) -> str:
     elif document["values"]:
         lines += ["Values that name the copies:", ""]
         lines.append(yaml.safe_dump(document["values"], sort_keys=False).rstrip("\n"))
-        lines += ["", "To use the copies, write them to the config file, and run:"]
+        lines += ["", "To use the copies, write them to the config file of the cluster, and run:"]
         return "\n".join([*lines, f"  {document['next']}"])
     return "\n".join([*lines, f"To use the copies: {document['next']}"])
 
