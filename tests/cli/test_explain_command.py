@@ -52,3 +52,17 @@ def test_an_unknown_topic_is_refused(user: User) -> None:
     said = user.types("explain", "gremlins")
     assert said.code == 2
     assert "unknown topic 'gremlins'" in said.err
+
+
+@pytest.mark.parametrize("topic", [(), ("no-way-out",), ("teams",)])
+def test_lines_fit_the_terminal(
+    user: User, monkeypatch: pytest.MonkeyPatch, topic: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    prose = [
+        line
+        for line in user.types("explain", *topic).out.splitlines()
+        if not line.startswith(("|", "    ")) or not topic
+    ]
+    assert max(map(len, prose)) <= 60
+    assert sum(len(line) > 45 for line in prose) > len(prose) / 4  # and use its width

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import textwrap
 from typing import TYPE_CHECKING
 
 from hyperpod_eks.cli.command import define
@@ -97,9 +99,38 @@ def _first(text: str) -> str:
     return first[:1].upper() + first[1:]
 
 
+WIDEST = 100
+"""Columns of a line that is read easily."""
+
+
 def text(document: Explanation) -> str:
-    """Return the section as text."""
-    return document["text"]
+    """Return the section as text, in lines of the terminal's width."""
+    columns = shutil.get_terminal_size((1000, 24)).columns
+    if document["topic"] is None:
+        return "\n".join(_wrapped(each, columns, 25) for each in document["text"].splitlines())
+    blocks = document["text"].split("\n\n")
+    return "\n\n".join(_fitted(block, min(columns, WIDEST)) for block in blocks)
+
+
+def _fitted(block: str, columns: int) -> str:
+    """Break a paragraph or a list anew; examples and tables stay as they are."""
+    if re.search(r"^( {4}|\|)", block, re.MULTILINE):
+        return block
+    items = re.split(r"\n(?=[*-] |\d+\. )", block)
+    return "\n".join(
+        _wrapped(" ".join(item.split()), columns, 2 if item[:2] in ("* ", "- ") else 0)
+        for item in items
+    )
+
+
+def _wrapped(line: str, columns: int, indent: int) -> str:
+    return textwrap.fill(
+        line,
+        max(columns, indent + 20),
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 command = define(
