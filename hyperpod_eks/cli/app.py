@@ -21,7 +21,7 @@ COMMANDS: Table = {
         "plan": "Show what create would do, and what it costs.",
         "create": "Create cluster NAME, or the parts of it that are missing.",
         "status": "Show cluster NAME: resources, health, nodes, drift.",
-        "test": "Examine whether cluster NAME works.",
+        "test": "Test whether cluster NAME works.",
         "diagram": "Draw cluster NAME as SVG.",
         "report": "Write cluster NAME as an HTML page.",
         "outputs": "Print values of cluster NAME for scripts.",
@@ -32,7 +32,7 @@ COMMANDS: Table = {
         "export": "Write the cluster for another tool, to leave this one.",
         "adopt": "Add existing resources to the manifest.",
         "delete": "Delete cluster NAME and verify that nothing is left.",
-        "unlock": "Free a cluster from a run that has ended without doing so.",
+        "unlock": "Free a cluster that a dead run still holds.",
         "orphans": "List this tool's resources that belong to no existing cluster.",
     },
     "Nodes": {
@@ -46,11 +46,11 @@ COMMANDS: Table = {
     "Config file": {
         "init": "Write a config file to start from.",
         "mirror": "Copy the images of the charts to ECR, for networks without internet.",
-        "capacity": "Search capacity that can be bought ahead, as training plans.",
+        "capacity": "Search training plans: capacity that is paid in advance.",
         "validate": "Check a config file and the folders that it names.",
         "schema": "Print the JSON Schema of the config file or a document.",
     },
-    "Local stack": {"local": "Run an emulated AWS account on this machine, for --local."},
+    "Embedded stack": {"local": "Run the emulated AWS account that --local uses."},
     "Other": {
         "explain": "Explain an exit code or the cause of an error.",
         "completion": "Generate a shell completion script.",
@@ -61,9 +61,9 @@ COMMANDS: Table = {
 EXAMPLES = """
 \b
 Examples:
-  hyperpod-eks create demo --local         create a cluster
-  hyperpod-eks status demo --local         on the embedded stack,
-  hyperpod-eks delete demo --local --yes   without an AWS account
+  hyperpod-eks create demo --local         create a cluster, without AWS
+  hyperpod-eks status demo --local         show it
+  hyperpod-eks delete demo --local --yes   delete it
   hyperpod-eks create -f cluster.yaml      create a cluster on AWS
 """
 

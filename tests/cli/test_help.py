@@ -71,7 +71,7 @@ def test_the_list_of_commands_is_read_at_80_columns() -> None:
     _, *lines = main.get_help(context).splitlines()
     assert [line for line in lines if len(line) > 80 or line.endswith("...")] == []
     titles = [line for line in lines if re.fullmatch(r"\w.*:", line)]
-    assert titles == ["Cluster:", "Nodes:", "Config file:", "Local stack:", "Other:", "Options:"]
+    assert titles == ["Cluster:", "Nodes:", "Config file:", "Embedded stack:", "Other:", "Options:"]
     for name, text in SHORT.items():
         assert re.search(rf"^  {name} +{re.escape(text)}$", "\n".join(lines), re.MULTILINE)
 

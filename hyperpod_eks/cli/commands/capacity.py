@@ -49,11 +49,11 @@ class Options(Account, Output):
 
 
 def capacity(options: Options, report: Report) -> Capacity | CapacityWritten:
-    """Search capacity that can be bought ahead, as training plans.
+    """Search training plans: capacity that is paid in advance.
 
-    It lists the offerings of instance TYPE for HyperPod with dates and price, and the command that
-    buys one.  It buys nothing.  The command prints the ARN of the plan: --write GROUP=ARN writes it
-    to the config file, and changes nothing else in it.
+    Lists the offerings of instance TYPE for HyperPod with dates and price, and the AWS CLI command
+    that buys one.  capacity itself buys nothing.  The AWS CLI prints the ARN of the bought plan:
+    --write GROUP=ARN writes it to the config file, and changes nothing else in it.
     """
     if options.write:
         if options.instance_type:

@@ -25,8 +25,8 @@ class Options(Place, Output):
 def show(options: Options, report: Report) -> ClusterConfig:
     """Print the config that cluster NAME has.
 
-    It is the config of the last run that was allowed to change something, on any machine: from the
-    cluster's bucket, else from the manifest.  References (${env:NAME}) are printed as they are; a
+    It is the config of the last run on any machine that could change something: from the cluster's
+    bucket, else from the manifest.  References (${env:NAME}) are printed as they are; a
     folder is printed as the digest of its content, and not at all if it is part of the tool.
     """
     from hyperpod_eks.aws.snapshot import Snapshot

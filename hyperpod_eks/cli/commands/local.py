@@ -146,7 +146,7 @@ def text(document: Local | Prepared) -> str:
     )
 
 
-command = Group("local", help="Run an emulated AWS account on this machine, for --local.")
+command = Group("local", help="Run the emulated AWS account that --local uses.")
 for each in (
     define("start", Start, start, text, "hyperpod-eks local start --speed 600"),
     define("status", Output, status, text, "hyperpod-eks local status -o json"),

@@ -73,9 +73,8 @@ def nodes(options: Options, report: Report) -> NodeList | NodeChange:
     runs on new nodes, else InstanceStress, and InstanceConnectivity for several nodes of a group.
     New pods start on a node once it has passed; HyperPod reboots or replaces a node that fails.
 
-    delete chooses the nodes with which a group gets smaller: their disks are lost, and the count of
-    their group follows in the config that the cluster has, and with -f also in the file, where
-    nothing else changes.
+    delete removes these nodes with their disks.  It reduces the instance_count of their group, in
+    the cluster's config and with -f in the file, where nothing else changes.
     """
     from hyperpod_eks.cli.confirm import confirm
     from hyperpod_eks.cli.lookup import cluster, described, instance

@@ -56,16 +56,16 @@ class Options(shared.Wait, shared.Cluster):
 
 
 def test(options: Options, report: Report) -> Test:
-    """Examine whether cluster NAME works.
+    """Test whether cluster NAME works.
 
-    It runs checks in ascending cost, and stops after the first level with a finding.  Level 1 reads
-    nodes, devices, plugins, agents and add-ons.  Level 2 runs a pod on each instance group: image,
+    Runs cheap checks first, and stops after the first level with a finding.  Level 1 reads nodes,
+    devices, plugins, agents and add-ons.  Level 2 runs a pod on each instance group: image,
     DNS, AWS, roles, file systems, logs and exec.  Level 3 measures an all-reduce between two nodes
     of each group with accelerators, which must be free.  Level 4 starts HyperPod's deep health
-    checks, which last hours, and go on if the command is stopped; it runs only if it is asked for.
+    checks, which last hours and continue if the command is stopped; it runs only with --level 4.
 
-    Under task governance its jobs use the queue with the largest quota for a group's nodes.  What
-    it creates it deletes; after a kill, the next test, create or delete does.  Exits 11 if
+    Under task governance, its jobs use the queue with the largest quota for a group's nodes.  test
+    deletes what it creates; after a kill, the next test, create or delete does that.  Exits 11 if
     something does not work.
     """
     from hyperpod_eks.cli import opening

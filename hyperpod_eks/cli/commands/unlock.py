@@ -26,10 +26,10 @@ class Options(shared.Cluster):
 
 
 def unlock(options: Options, report: Report) -> Unlocked:
-    """Free a cluster from a run that has ended without doing so.
+    """Free a cluster that a dead run still holds.
 
-    It shows which run has claimed cluster NAME, and which one holds the lock of a manifest in S3,
-    and asks before it frees them.  A run that is still active stops before its next change.  The
+    Shows which run has claimed cluster NAME and which run holds the lock of a manifest in S3, and
+    asks before it frees them.  A run that is still active stops before its next change.  The
     lock of a local manifest ends with its process.
     """
     from hyperpod_eks.cli.confirm import confirm

@@ -67,7 +67,7 @@ class Published(NamedTuple):
 
 DOCUMENTS = {
     "capacity": Published(
-        "Capacity that can be bought ahead, or the plan that was written; printed by capacity.",
+        "Offerings of training plans, or the plan that was written; printed by capacity.",
         (Capacity, CapacityWritten),
     ),
     "cluster-config": Published(

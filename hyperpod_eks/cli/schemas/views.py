@@ -264,7 +264,7 @@ class NodeChange(Head):
 
 
 class Offering(TypedDict):
-    """Capacity that can be bought ahead, as a training plan."""
+    """An offering of a training plan: capacity that is paid in advance."""
 
     id: str
     instance_type: str
