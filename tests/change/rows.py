@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 IN_PLACE, CONSENT, REFUSED = "in place", "with --yes", "refused"
-LATER, ANOTHER = "for what is made later", "another cluster"
+LATER, ANOTHER = "for what is created later", "another cluster"
 
 
 class Row(NamedTuple):
@@ -54,7 +54,7 @@ READ_ONLY, LOGS = (
     for name in ("AmazonS3ReadOnlyAccess", "CloudWatchAgentServerPolicy")
 )
 KEPT = "UpdateCluster keeps it for life; the group is deleted and created again"
-THEIRS = "what create made is not exchanged for yours on a running cluster"
+THEIRS = "a running cluster keeps what was created for it"
 NODES = "UpdateCluster; nodes that run keep theirs until they are replaced"
 IMAGE = "UpdateClusterSoftware, which drains no pods and replaces root volumes"
 ENTRY = "access entry and policy association change"
@@ -247,7 +247,7 @@ ROWS = (
     Row(
         "instance_groups",
         IN_PLACE,
-        "a group that comes",
+        "a new group",
         lambda groups: [
             *groups,
             {"name": "c", "instance_type": "ml.m5.2xlarge", "instance_count": 1},
@@ -256,7 +256,7 @@ ROWS = (
     Row(
         "instance_groups",
         CONSENT,
-        "a group that goes takes its nodes away",
+        "a group that is removed loses its nodes",
         lambda groups: groups[:-1],
     ),
     Row(G + "name", CONSENT, "another name is another group", "z"),
@@ -313,7 +313,7 @@ ROWS = (
     Row(
         "restricted_instance_groups",
         IN_PLACE,
-        "a group that comes",
+        "a new group",
         [{"name": "r", "instance_type": "ml.g5.2xlarge", "instance_count": 1}],
     ),
     Row(
@@ -336,7 +336,7 @@ ROWS = (
     Row(
         "restricted_instance_groups",
         CONSENT,
-        "a group that goes takes its nodes away; its other settings are as those of "
+        "a group that is removed loses its nodes; its other settings are as those of "
         "`instance_groups`",
         [],
     ),
@@ -449,7 +449,7 @@ ROWS = (
     Row(
         "auto_scaling.node_pools",
         CONSENT,
-        "each is a HyperpodNodeClass and a NodePool; a pool that goes takes its nodes away, "
+        "each is a HyperpodNodeClass and a NodePool; a pool that is removed loses its nodes, "
         "before Karpenter or its groups go",
         shown=POOLS,
     ),
@@ -512,13 +512,12 @@ def page() -> str:
         "",
         "<!-- Written by scripts/generate.py from tests/change/rows.py: change it there. -->",
         "",
-        "Edit the file and run `create` again: it makes the cluster as declared. What would take",
-        "nodes or data away, or open or unprotect the cluster, is listed first and needs an answer",
-        "at the prompt, or `--yes`; what",
-        "AWS cannot change is refused with the reason before anything is changed. What the file no",
-        "longer declares is removed when everything else is ready.",
+        "Edit the file and run `create` again. `create` first lists the changes that remove nodes",
+        "or data, expose the cluster or reduce its protection, and asks for confirmation; without",
+        "a terminal they need `--yes`. What AWS cannot change is refused, with the reason, before",
+        "anything is changed. What the file no longer declares is removed last.",
         "",
-        "`scale NAME GROUP=COUNT` changes a count in the file and in the cluster;",
+        "`scale NAME GROUP=COUNT` changes a count in the cluster, and with `-f` in the file;",
         "`update-software NAME --batch 1` gives the nodes the newest AMI, one at a time.",
         "",
         "| Setting | Outcome | How, or why not | Shown by |",
@@ -530,9 +529,9 @@ def page() -> str:
     ]
     tail = [
         "",
-        "*test_settings* changes the setting alone on a running cluster of the embedded stack and",
-        "asks the stack what came of it (`make prove` tries every row, `make test` some). All",
-        "these tests are in `tests/change/`.",
+        "*test_settings* changes one setting of a running cluster on the embedded stack, and",
+        "checks the result there (`make prove` tries every row, `make test` some). All these tests",
+        "are in `tests/change/`.",
         "",
     ]
     return "\n".join([*lines, *dict.fromkeys(rows), *tail])
