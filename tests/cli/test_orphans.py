@@ -64,9 +64,10 @@ def test_a_cluster_that_lives_is_no_orphan_wherever_its_manifest_is(user: User) 
     said = user.types("orphans", "--region", ELSEWHERE)
 
     assert said.code == 0
-    none, hint, rebuild = said.out.splitlines()
+    none, hint, elsewhere, rebuild = said.out.splitlines()
     assert none.startswith("no orphans")
     assert hint.startswith("cluster demo exists, but its manifest was not found")
+    assert "--manifest" in elsewhere
     assert "delete" not in said.out
     command = shlex.split(rebuild.partition(": ")[2])
     assert command[:3] == ["hyperpod-eks", "adopt", "demo"]

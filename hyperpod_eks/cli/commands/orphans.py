@@ -105,7 +105,8 @@ def text(document: Orphans) -> str:
     """Return the text of the document: the resources, and how to delete them."""
     lines = [
         f"cluster {each['cluster']} exists, but its manifest was not found\n"
-        f"To rebuild its manifest: {each['next']}"
+        "If it is elsewhere (in S3, in another folder), pass it with --manifest.\n"
+        f"To rebuild a lost manifest: {each['next']}"
         for each in document["clusters"]
     ]
     rows = document["orphans"]
