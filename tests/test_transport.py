@@ -247,6 +247,16 @@ def test_a_bundle_that_is_none_is_wrong_usage_before_any_call(
         _ = aws().identity
 
 
+def test_no_connection_changes_the_protocols_that_all_offer() -> None:
+    """urllib3 sets them for each, in the middle of the handshakes of other threads."""
+    context = transport.trusting(None)
+    context.set_alpn_protocols(["h2"])
+    sent = ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), sent, server_hostname="localhost").do_handshake()
+    assert b"\x08http/1.1" in sent.read()
+
+
 def test_a_bundle_is_read_once_however_many_connections_there_are(
     through: Proxy, bundle: Path, clean: pytest.MonkeyPatch
 ) -> None:

@@ -166,6 +166,10 @@ def _trusting(bundle: str | None, changed: int, authorities: str) -> ssl.SSLCont
         _trust(context, bundle)
     if authorities:
         context.load_verify_locations(cadata=authorities)
+    # urllib3 sets the protocols for each connection, and OpenSSL frees the list that the handshake
+    # of another thread is copying: its server would get other bytes
+    context.set_alpn_protocols(["http/1.1"])
+    vars(context)["set_alpn_protocols"] = lambda _: None
     return context
 
 
