@@ -76,7 +76,8 @@ def test_all_answers_together_are_bounded(user: User, monkeypatch: pytest.Monkey
     with evil.server(evil.sending(evil.ANSWERS["laughs"])) as url:
         said = asked(user, monkeypatch, url)
     assert "what answers is not AWS: '<!DOCTYPE x" in said.err
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 60_000  # KiB
+    # 39 to 63 MiB, and 130 to 160 where each answer is bounded by itself
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
 
 
 @pytest.mark.parametrize("kind", evil.WAYS)
