@@ -300,6 +300,10 @@ def test_three_times_the_nodes_are_three_times_the_pages_and_nothing_else(
     assert costs(user.stack)["sagemaker.ListClusterNodes"] == 11
     assert len(chain) <= 5  # the pages of all nodes would follow each other
 
+    monkeypatch.setattr(api, "_parts", lambda _: ["group-1"])  # AWS finds less than it should
+    status = user.types("status", "-f", str(config), "-o", "json")
+    assert len({node["instance_id"] for node in status.document["nodes"]}) == 300
+
 
 @pytest.mark.parametrize(
     ("sizes", "parts"),

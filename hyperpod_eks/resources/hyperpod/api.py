@@ -191,7 +191,7 @@ def instances(snapshot: Snapshot, name: str) -> list[JsonMapping]:
 
     A page has 100 and names the next one, so that 10,000 instances take a hundred rounds.  Where it
     takes hardly more calls, what follows the first page is listed by instance group, several at a
-    time.
+    time; if that finds fewer than the cluster has, all pages are read after all.
     """
 
     def pages(**asked: object) -> Iterator[JsonMapping]:
@@ -212,9 +212,10 @@ def instances(snapshot: Snapshot, name: str) -> list[JsonMapping]:
         every = pages()
         first = next(every)
         keep(first)
-        if parts := first.get("NextToken") and _parts(describe(snapshot, name) or {}):
+        cluster = describe(snapshot, name) or {} if first.get("NextToken") else {}
+        if parts := _parts(cluster):
             for_each(read, parts, AT_ONCE)
-        else:
+        if not parts or len(found) < sum(_sizes(cluster).values()):
             for page in every:
                 keep(page)
         return list(found.values())
@@ -228,6 +229,11 @@ AT_ONCE = 8
 """Instance groups that are listed at the same time."""
 
 
+def _sizes(cluster: JsonMapping) -> dict[str, int]:
+    """Return the number of instances of each group."""
+    return {each["InstanceGroupName"]: each.get("CurrentCount", 0) for each in every_group(cluster)}
+
+
 def _parts(cluster: JsonMapping) -> list[str]:
     """Return parts of groups' names that together select all instances.
 
@@ -235,9 +241,7 @@ def _parts(cluster: JsonMapping) -> list[str]:
     reference).  Empty for a single part, and if the parts would take more than a tenth more calls
     than one list of all.
     """
-    sizes = {
-        each["InstanceGroupName"]: each.get("CurrentCount", 0) for each in every_group(cluster)
-    }
+    sizes = _sizes(cluster)
     parts = [part for part in sizes if not any(other in part and other != part for other in sizes)]
     calls = sum(
         max(1, math.ceil(sum(size for name, size in sizes.items() if part in name) / PAGE))
