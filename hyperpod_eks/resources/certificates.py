@@ -10,6 +10,7 @@ from hyperpod_eks.aws.addon_needs import CERTIFICATES_PREFIX
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.failures import absent
 from hyperpod_eks.aws.snapshot import Snapshot
+from hyperpod_eks.documents import JsonMapping
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.pod_roles import certificate_bucket
 from hyperpod_eks.resolve.resolved import ResolvedConfig
@@ -67,15 +68,31 @@ class CertificateBucket(Bucket):
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """Find it by name, and whether it is empty."""
         found, full = gather(
-            partial(Bucket.find, self, snapshot), partial(self._has_objects, snapshot.aws)
+            partial(Bucket.find, self, snapshot), partial(self._holds_any, snapshot)
         )
         data = {"holds_data": True, "held_by": frozenset[str]()} if full else {}
         return [replace(each, **data) for each in found]
 
-    def _has_objects(self, aws: Aws) -> bool:
-        with absent("NoSuchBucket", "404", "403", "AccessDenied"):
-            return bool(aws.s3.list_objects_v2(Bucket=self.name, MaxKeys=1).get("Contents"))
+    def _holds_any(self, snapshot: Snapshot) -> bool:
+        """Whether something is in it: for a delete old versions count, and what nobody may list."""
+        s3 = snapshot.aws.s3
+        ask = s3.list_object_versions if snapshot.bare else s3.list_objects_v2
+        with absent("NoSuchBucket", "404"):
+            with absent("403", "AccessDenied"):
+                found: JsonMapping = ask(Bucket=self.name, MaxKeys=1)
+                return any(found.get(x) for x in ("Contents", "Versions", "DeleteMarkers"))
+            return True
         return False
+
+    def delete(self, aws: Aws, live: Live) -> None:
+        """Delete it, with its objects only if it is known to have some: that was agreed to.
+
+        What has come into an empty one since is kept: S3 refuses the delete (BucketNotEmpty).
+        """
+        if live.holds_data:
+            super().delete(aws, live)
+        else:
+            aws.s3.delete_bucket(Bucket=self.name)
 
     def holds(self, live: Live) -> str:
         """Return what it holds."""

@@ -8,10 +8,14 @@ from typing import Any
 
 import pytest
 
+from hyperpod_eks import session as session_of
 from hyperpod_eks.aws.addon_needs import ADDON_NEEDS, INFERENCE
+from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.config.load import load
 from hyperpod_eks.config.warnings import warnings
+from hyperpod_eks.events import Event, EventType
 from hyperpod_eks.local import CHART
+from hyperpod_eks.local.aws.sim import Fault
 from hyperpod_eks.policy.statements import LIMIT
 from hyperpod_eks.resources.iam import document
 from hyperpod_eks.resources.irsa import ServiceAccountRole
@@ -138,6 +142,39 @@ def test_certificates_are_kept_until_their_delete_is_asked_for(made: User, aws: 
     assert providers(made) == {}
     gone = made.types("delete", "demo", "--yes", "--delete-data")
     assert (gone.code, made.stack.inventory()["s3"]) == (0, {}), gone.err
+
+
+def test_what_comes_into_the_bucket_before_it_is_deleted_is_kept(made: User, aws: Clients) -> None:
+    def capture(event: Event) -> None:
+        """Write into the bucket after it was found empty."""
+        if (event.key, event.what) == ("s3/certificates", EventType.DELETING):
+            aws.s3.put_object(Bucket=BUCKET, Key="captured.jsonl", Body=b"{}")
+
+    with session_of.connect("c.yaml", report=capture) as opened:
+        removed, kept = opened.delete()
+    assert "s3/certificates" not in removed
+    assert "it holds data" in kept["s3/certificates"]
+    assert aws.s3.get_object(Bucket=BUCKET, Key="captured.jsonl")["Body"].read() == b"{}"
+
+
+def test_a_bucket_with_old_versions_alone_holds_data(made: User, aws: Clients) -> None:
+    aws.s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+    aws.s3.put_object(Bucket=BUCKET, Key="captured.jsonl", Body=b"{}")
+    aws.s3.delete_object(Bucket=BUCKET, Key="captured.jsonl")
+    gone = made.types("delete", "demo", "--yes", "-o", "json")
+    assert gone.code == 0, gone.err
+    assert [row["key"] for row in gone.document["kept_data"]] == ["s3/certificates"]
+    assert aws.s3.list_object_versions(Bucket=BUCKET)["Versions"]
+
+
+def test_a_bucket_whose_objects_cannot_be_listed_counts_as_full(made: User, aws: Clients) -> None:
+    aws.s3.put_object(Bucket=BUCKET, Key="captured.jsonl", Body=b"{}")
+    with session_of.connect("c.yaml") as opened:
+        (bucket,) = (each for each in opened.wants if each.key == "s3/certificates")
+        made.stack.faults.append(Fault("s3", "ListObject.*", "AccessDenied", 403, count=9))
+        (live,) = bucket.find(Snapshot(opened.aws, bare=True))
+        made.stack.faults.clear()
+    assert live.holds_data
 
 
 @pytest.mark.prove
