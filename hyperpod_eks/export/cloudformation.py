@@ -311,6 +311,19 @@ def hyperpod_cluster(item: Item) -> Iterator[Block]:
     yield Block("AWS::SageMaker::Cluster", identifier, body, without=documents.missing(item))
 
 
+def scheduler_policy(item: Item) -> Iterator[Block]:
+    """A scheduler policy."""
+    body = documents.scheduler_policy(item) | tags(item)
+    identifier = {"ClusterSchedulerConfigArn": item.arn}
+    yield Block("AWS::SageMaker::ClusterSchedulerConfig", identifier, body)
+
+
+def compute_quota(item: Item) -> Iterator[Block]:
+    """A team's quota."""
+    body = documents.compute_quota(item) | tags(item)
+    yield Block("AWS::SageMaker::ComputeQuota", {"ComputeQuotaArn": item.arn}, body)
+
+
 ROWS: dict[str, Row[Block]] = {
     "network/Vpc": vpc,
     "network/VpcCidr": vpc_cidr,
@@ -336,6 +349,8 @@ ROWS: dict[str, Row[Block]] = {
     "fsx/Link": link,
     "images/Repository": repository,
     "hyperpod/Cluster": hyperpod_cluster,
+    "sagemaker/ClusterSchedulerConfig": scheduler_policy,
+    "sagemaker/ComputeQuota": compute_quota,
 }
 """What a resource is in CloudFormation, by kind."""
 GROUP_ID = "AWS::EC2::SecurityGroup"

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from hyperpod_eks.aws.service_model import to_config
 from hyperpod_eks.documents import Json, JsonMapping, JsonObject
 from hyperpod_eks.export.recorded import Item, Ref
-from hyperpod_eks.resources import iam, s3
+from hyperpod_eks.resources import governance, iam, s3
 from hyperpod_eks.resources import trust as trusts
 from hyperpod_eks.resources.ec2.security_group import DESCRIPTION as GROUP
 
@@ -18,7 +18,6 @@ __all__ = ["GROUP", "LEFT_OUT"]
 OBJECT = (
     "it is a Kubernetes object, of which the manifest has a digest only; it stays in the cluster"
 )
-GOVERNANCE = "no export has task governance yet; it stays as it is"
 LEFT_OUT = {
     "addons/LinkedAddon": (
         "its settings have values of other resources: `aws eks describe-addon` shows them"
@@ -29,8 +28,6 @@ LEFT_OUT = {
     "kubernetes/JobsOfTest": "they are jobs of a test that was killed; the next test deletes them",
     "fsx/Volume": OBJECT,
     "hyperpod/NodeClass": OBJECT,
-    "sagemaker/ClusterSchedulerConfig": GOVERNANCE,
-    "sagemaker/ComputeQuota": GOVERNANCE,
 }
 """Kinds that no export has, with the reasons."""
 
@@ -167,6 +164,25 @@ def _nameless(item: Item) -> Iterator[str]:
             if not _whole(storage):
                 path = storage[LUSTRE].get("MountPath", "a file system")
                 yield f"{path} on {group['name']}: its file system's names are not recorded"
+
+
+def scheduler_policy(item: Item) -> JsonObject:
+    """Return the properties of a scheduler policy but its tags, under AWS's names."""
+    return {**_governed(item), **governance.policy_members(item("settings"))}
+
+
+def compute_quota(item: Item) -> JsonObject:
+    """Return the properties of a team's quota but its tags, under AWS's names."""
+    return {**_governed(item), **governance.quota_members(item("team"), item("settings"))}
+
+
+def _governed(item: Item) -> JsonObject:
+    """Return what both have: their types have the members of the requests.
+
+    The id of a HyperPod cluster is its ARN, in CloudFormation and in what builds on its types.
+    """
+    cluster = item.ref("cluster", "arn")._replace(attribute="id")
+    return {"Name": item("name"), "ClusterArn": cluster}
 
 
 def refers_to_variables(values: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import ClassVar
@@ -59,6 +59,8 @@ STATES = {
 """By SchedulerResourceStatus; an unknown one is busy."""
 GONE = "Deleted"
 """The status of deleted ones, which stay in lists."""
+SHARES = {"fair_share": "FairShare", "idle_resource_sharing": "IdleResourceSharing"}
+"""Settings of a policy that are one word each, and their members."""
 IN_EFFECT = "in effect"
 """The fact `status` of one whose last update has not failed."""
 
@@ -143,7 +145,6 @@ class Governed(Resource):
             attributes={
                 "status": status,
                 "version": found.get(f"{self.noun}Version"),
-                "described": dict(found),
             },
             holds_nothing=status in ("CreateFailed", "CreateRollbackFailed"),
         )
@@ -170,7 +171,7 @@ class Governed(Resource):
             Name=self.name,
             ClusterArn=references(self.cluster).arn,
             Tags=aws.pairs(self.label),
-            **self._request(self.settings, {}),
+            **self._request(),
         )
         return Live(
             made[f"{self.noun}Id"],
@@ -181,8 +182,8 @@ class Governed(Resource):
         )
 
     @abstractmethod
-    def _request(self, settings: JsonMapping, before: JsonMapping) -> JsonObject:
-        """Return settings as members of a request; ``before`` has what AWS describes."""
+    def _request(self) -> JsonObject:
+        """Return the settings as members of a request."""
 
     def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> None:
         """Restore its tags, or set the settings at the version that was read."""
@@ -192,7 +193,7 @@ class Governed(Resource):
             getattr(aws.sagemaker, f"update_{self.method}")(
                 **{f"{self.noun}Id": live.id},
                 TargetVersion=live.attributes["version"],
-                **self._request(self.settings, live.attributes["described"]),
+                **self._request(),
             )
 
     def delete(self, aws: Aws, live: Live) -> None:
@@ -213,10 +214,6 @@ class SchedulerPolicy(Governed):
     method = "cluster_scheduler_config"
     asks = ("priority_classes", "fair_share", "idle_resource_sharing")
     initial: ClassVar[Facts] = {"priority_classes": [], "fair_share": "Enabled"}
-    members: ClassVar[Mapping[str, str]] = {
-        "fair_share": "FairShare",
-        "idle_resource_sharing": "IdleResourceSharing",
-    }
 
     @classmethod
     def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
@@ -263,17 +260,12 @@ class SchedulerPolicy(Governed):
 
     def _described(self, found: JsonMapping) -> JsonMapping:
         config = found.get("SchedulerConfig") or {}
-        facts = {name: config[member] for name, member in self.members.items() if member in config}
+        facts = {name: config[member] for name, member in SHARES.items() if member in config}
         classes = config.get("PriorityClasses")
         return facts if classes is None else {**facts, "priority_classes": in_order(classes)}
 
-    def _request(self, settings: JsonMapping, before: JsonMapping) -> JsonObject:
-        config: JsonObject = {
-            member: settings[name] for name, member in self.members.items() if name in settings
-        }
-        if classes := settings.get("priority_classes"):
-            config["PriorityClasses"] = classes
-        return {"SchedulerConfig": config}
+    def _request(self) -> JsonObject:
+        return policy_members(self.settings)
 
 
 @frozen
@@ -386,27 +378,9 @@ class ComputeQuota(Governed):
                 facts[name] = _aligned(rows, self.settings.get(name) or ())
         return {name: value for name, value in facts.items() if value is not None}
 
-    def _request(self, settings: JsonMapping, before: JsonMapping) -> JsonObject:
+    def _request(self) -> JsonObject:
         """Return the whole config: members that an update leaves out may be reset."""
-        sharing = _members(
-            settings,
-            Strategy="strategy",
-            BorrowLimit="borrow_limit",
-            AbsoluteBorrowLimits="absolute_borrow_limits",
-        )
-        if sharing:
-            sharing.setdefault("Strategy", self.initial["strategy"])
-        config = _members(
-            settings, ComputeQuotaResources="quota", PreemptTeamTasks="preempt_team_tasks"
-        )
-        if sharing:
-            config["ResourceSharingConfig"] = sharing
-        weight = _members(settings, FairShareWeight="fair_share_weight")
-        return {
-            "ComputeQuotaConfig": config,
-            "ComputeQuotaTarget": {"TeamName": self.team, **weight},
-            **_members(settings, ActivationState="activation_state"),
-        }
+        return quota_members(self.team, self.settings)
 
     def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> None:
         """As every kind; a state that is no longer declared becomes that of a new quota."""
@@ -415,7 +389,7 @@ class ComputeQuota(Governed):
                 ComputeQuotaId=live.id,
                 TargetVersion=live.attributes["version"],
                 ActivationState=self.initial["activation_state"],
-                **self._request(self.settings, {}),
+                **self._request(),
             )
             return
         super().update(aws, references, live, differs)
@@ -472,6 +446,36 @@ def _permissions(resolved: ResolvedConfig, noun: str, resource: str) -> Iterator
     tags = actions("sagemaker", "AddTags", "ListTags")
     yield Statement("TeamsMake", (*actions("sagemaker", *names), *tags), (*own, cluster))
     yield Statement("TeamsLook", actions("sagemaker", f"List{noun}s"))
+
+
+def policy_members(settings: JsonMapping) -> JsonObject:
+    """Return the settings of a policy as CreateClusterSchedulerConfig has them."""
+    config = _members(settings, **{member: name for name, member in SHARES.items()})
+    if classes := settings.get("priority_classes"):
+        config["PriorityClasses"] = classes
+    return {"SchedulerConfig": config}
+
+
+def quota_members(team: str, settings: JsonMapping) -> JsonObject:
+    """Return the settings of a team's quota as CreateComputeQuota has them."""
+    sharing = _members(
+        settings,
+        Strategy="strategy",
+        BorrowLimit="borrow_limit",
+        AbsoluteBorrowLimits="absolute_borrow_limits",
+    )
+    config = _members(
+        settings, ComputeQuotaResources="quota", PreemptTeamTasks="preempt_team_tasks"
+    )
+    if sharing:
+        strategy = {"Strategy": ComputeQuota.initial["strategy"]}
+        config["ResourceSharingConfig"] = {**strategy, **sharing}
+    weight = _members(settings, FairShareWeight="fair_share_weight")
+    return {
+        "ComputeQuotaConfig": config,
+        "ComputeQuotaTarget": {"TeamName": team, **weight},
+        **_members(settings, ActivationState="activation_state"),
+    }
 
 
 def _members(settings: JsonMapping, **names: str) -> JsonObject:
