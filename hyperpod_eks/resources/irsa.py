@@ -109,7 +109,7 @@ class OidcProvider(Resource):
         if self.cluster:
             arns = [provider_arn(each) for each in describe(snapshot, self.cluster.name)]
         found = [live for arn in arns if arn for live in self._described(snapshot, arn)]
-        return found or (self._outlived(snapshot) if self.cluster else [])
+        return found or (self._listed_only(snapshot, arns) if self.cluster else [])
 
     def _described(self, snapshot: Snapshot, arn: str) -> Iterator[Live]:
         with absent("NoSuchEntity"):
@@ -118,13 +118,20 @@ class OidcProvider(Resource):
             signed = owner(found.get("Tags", ()))
             yield Live(arn, arn, owner=signed, facts={"audience": there})
 
-    def _outlived(self, snapshot: Snapshot) -> list[Live]:
-        """Return ours of an EKS cluster that somebody has deleted; nothing needs such a one."""
+    def _listed_only(self, snapshot: Snapshot, arns: Sequence[str]) -> list[Live]:
+        """Return ours that is not described as the one of the cluster, whose ARN is in ``arns``.
+
+        Nothing needs that of an EKS cluster that somebody has deleted.  But IAM may list one that
+        it does not describe yet (IAM User Guide, "Changes that I make are not always immediately
+        visible"), and a cluster without an issuer may get one.
+        """
         aws = snapshot.aws
-        arns = snapshot.once("oidc-providers", lambda: _listed(aws))
-        tags = gather(*(partial(_tags, aws, arn) for arn in arns))
+        listed = snapshot.once("oidc-providers", lambda: _listed(aws))
+        tags = gather(*(partial(_tags, aws, arn) for arn in listed))
         return [
-            Live(
+            Live(arn, arn, owner=aws.lineage, state=State.BUSY, why="IAM does not describe it yet")
+            if arn in arns or "" in arns
+            else Live(
                 arn,
                 arn,
                 owner=aws.lineage,
@@ -132,7 +139,7 @@ class OidcProvider(Resource):
                 why="its EKS cluster is gone",
                 holds_nothing=True,
             )
-            for arn, each in zip(arns, tags, strict=True)
+            for arn, each in zip(listed, tags, strict=True)
             if owner(each) == aws.lineage
             and (tag(each, CLUSTER), tag(each, LABEL)) == (aws.cluster, self.label)
         ]

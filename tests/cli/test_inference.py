@@ -186,6 +186,18 @@ def test_a_provider_that_somebody_deleted_is_created_again(made: User, aws: Clie
     assert providers(made)[arn]["ClientIDList"] == ["sts.amazonaws.com"]
 
 
+def test_a_provider_that_one_answer_of_iam_does_not_know_yet_is_not_replaced(
+    made: User, aws: Clients
+) -> None:
+    """IAM is eventually consistent: a list may show what GetOpenIDConnectProvider does not."""
+    made.mutations()
+    late = Fault("iam", "GetOpenIDConnectProvider", "NoSuchEntity", 404, "not found")
+    made.stack.faults.append(late)
+    said = made.types("create", "-f", "c.yaml", "--yes")
+    assert late.count == 0
+    assert (said.code, made.mutations()) == (0, []), said.err
+
+
 @pytest.mark.prove
 def test_the_provider_of_a_cluster_that_somebody_deleted_is_replaced(
     made: User, aws: Clients
