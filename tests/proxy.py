@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,9 +16,15 @@ REFUSAL = (
 
 
 class Proxy:
-    """Supports only CONNECT (RFC 9110, 9.3.6); ``lead`` returns the port for a host."""
+    """Supports only CONNECT (RFC 9110, 9.3.6); ``lead`` returns the port for a host.
 
-    def __init__(self, user: str, lead: Callable[[str], int]) -> None:
+    With ``tls`` it speaks TLS itself.
+    """
+
+    def __init__(
+        self, user: str, lead: Callable[[str], int], tls: ssl.SSLContext | None = None
+    ) -> None:
+        self._tls = tls
         self._wanted = "Basic " + base64.b64encode(user.encode()).decode()
         self._lead = lead
         self.asked: list[tuple[str, bool]] = []
@@ -38,6 +45,8 @@ class Proxy:
                 threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
+        if self._tls:
+            client = self._tls.wrap_socket(client, server_side=True)
         with client, suppress(OSError):
             head = b""
             while b"\r\n\r\n" not in head:
@@ -70,9 +79,11 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
 
 
 @contextmanager
-def proxy(user: str, lead: Callable[[str], int]) -> Iterator[Proxy]:
+def proxy(
+    user: str, lead: Callable[[str], int], tls: ssl.SSLContext | None = None
+) -> Iterator[Proxy]:
     """Run a proxy while the context is open."""
-    one = Proxy(user, lead)
+    one = Proxy(user, lead, tls)
     try:
         yield one
     finally:

@@ -59,7 +59,7 @@ class Hello(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def pki() -> Pki:
-    return make_pki(EVERYWHERE)
+    return make_pki((*EVERYWHERE, "127.0.0.1"))
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +141,25 @@ def test_a_refusing_proxy_ends_it_at_once_and_names_the_variable(
         assert "HTTPS_PROXY" in caught.value.hint
         assert "wrong" not in f"{caught.value} {caught.value.hint}"
     assert through.asked == [(host, False) for host in EVERYWHERE]
+
+
+def test_a_proxy_that_speaks_tls_is_trusted_by_the_bundle(
+    bundle: Path, clean: pytest.MonkeyPatch, pki: Pki
+) -> None:
+    """Its refusal arrives only after its certificate was accepted."""
+    clean.setenv("AWS_CA_BUNDLE", str(bundle))
+    with proxy("user:p", lambda _: 0, pki.server_context()) as one:
+        clean.setenv("HTTPS_PROXY", f"https://user:wrong@127.0.0.1:{one.port}")
+        about = {"endpoint": f"https://{FAR}", "certificate_authority": ""}
+        calls = (
+            lambda: aws().identity,
+            lambda: chart(str(bundle)),
+            lambda: list_nodes(eks.kube_access(aws(), "demo", about), "demo"),
+        )
+        for call in calls:
+            with pytest.raises(Unreachable, match=f"proxy 127.0.0.1:{one.port} .* 407 "):
+                call()
+        assert one.asked == [(host, False) for host in EVERYWHERE]
 
 
 def test_a_certificate_of_a_stranger_ends_it_at_once_and_names_the_variable(

@@ -174,15 +174,21 @@ def _trusting(bundle: str | None, changed: int, authorities: str) -> ssl.SSLCont
 
 
 def share_trust(client: Any) -> None:  # the stubs lack `_endpoint`
-    """Let a boto3 client's connections use the context of `trusting`."""
+    """Let a boto3 client's connections, also those to a proxy, use the context of `trusting`."""
     from botocore.httpsession import get_cert_path  # noqa: PLC0415
+
+    session = client._endpoint.http_session
+    own = session._setup_proxy_ssl_context
 
     def set_up(pool: Any, url: str, verify: bool | str) -> None:
         if url.lower().startswith("https"):
             pool.cert_reqs = "CERT_REQUIRED"
             pool.conn_kw["ssl_context"] = trusting(get_cert_path(verify))  # type: ignore[arg-type]  # it takes a path too
 
-    client._endpoint.http_session._setup_ssl_cert = set_up
+    def set_up_proxy(url: str) -> ssl.SSLContext:
+        return own(url) or trusting(get_cert_path(session._verify))
+
+    session._setup_ssl_cert, session._setup_proxy_ssl_context = set_up, set_up_proxy
 
 
 def _trust(context: ssl.SSLContext, bundle: str) -> None:
@@ -316,7 +322,8 @@ def pool_for(url: str, bundle: str | None) -> PoolManager:
     }
     proxy = proxy_for(url)
     if proxy:
-        return ProxyManager(proxy.url, proxy_headers=proxy.headers, **usual)
+        headers = proxy.headers
+        return ProxyManager(proxy.url, proxy_headers=headers, proxy_ssl_context=context, **usual)
     return PoolManager(**usual)
 
 

@@ -150,7 +150,10 @@ class Access:
         client: ApiClient = package.ApiClient(configuration)
         # the only way to pass the CA as bytes that all supported versions share
         pool = client.rest_client.pool_manager.connection_pool_kw
-        pool["ssl_context"] = transport.trusting(self.bundle, base64.b64decode(self.ca).decode())
+        context = transport.trusting(self.bundle, base64.b64decode(self.ca).decode())
+        pool["ssl_context"] = context
+        if proxy:
+            pool["_proxy_config"] = pool["_proxy_config"]._replace(ssl_context=context)
         return client
 
 
