@@ -139,12 +139,12 @@ TABLE: tuple[Rule, ...] = (
     ),
     Rule(ErrorKind.PROPAGATION, "MalformedPolicyDocument", "iam", says="Invalid principal"),
     Rule(ErrorKind.PROPAGATION, "ResourcePropagationDelayException"),
-    # task governance: its settings of a cluster have to be deleted first
+    # task governance: its settings of a cluster have to be deleted first, quotas before the policy
     Rule(
         ErrorKind.DEPENDENCY,
         "ValidationException|ConflictException|ResourceInUse",
         "sagemaker",
-        "DeleteCluster",
+        "DeleteCluster|DeleteClusterSchedulerConfig",
         "(?i)quota|scheduler|governance",
     ),
     # a service account has a role by another association

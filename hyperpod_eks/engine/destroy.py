@@ -301,18 +301,20 @@ class Destroy(Reconciler):
             return
         if verb == "delete":
             task.acted = None
+        refused = verb == "delete" and classify(error) in (ErrorKind.DEPENDENCY, ErrorKind.BUSY)
+        holders = self.held.get(task.want.key, [])
         try:
             super()._failed(task, verb, error)
-        except Remains as remains:
-            for holder in self.held.get(task.want.key, ()):
+        except HyperpodError as failure:
+            if not (isinstance(failure, Remains) or (refused and holders)):
+                raise
+            # it is known what holds it, whatever AWS calls that
+            remains = failure if isinstance(failure, Remains) else Remains(str(failure))
+            for holder in holders:
                 remains.add_note(f"held by {holder.words}")
             remains.cause = remains.cause or self._cause(task)
-            raise
-        if (
-            verb == "delete"
-            and classify(error) in (ErrorKind.DEPENDENCY, ErrorKind.BUSY)
-            and task.observation
-        ):
+            raise remains from error
+        if refused and task.observation:
             live = task.observation.live
             assert live
             self.submit(task, "holders", partial(task.want.blockers, Snapshot(self.aws), live))

@@ -384,19 +384,42 @@ def test_nothing_but_consent_takes_a_teams_namespace(user: User, aws: Clients, n
     assert kubernetes("GET", f"{NAMESPACES}/{SPACE}")["metadata"]["uid"] == before
 
 
-def test_a_quota_of_others_that_holds_the_policy_is_named(user: User, aws: Clients) -> None:
+def theirs(aws: Clients) -> str:
+    """Create a quota of somebody else for a team of theirs; return its id."""
     ours = quota(aws)
     about = {name: ours[name] for name in ("ClusterArn", "ComputeQuotaConfig")}
     target = {"TeamName": "others"}
-    theirs = aws.sagemaker.create_compute_quota(Name="others", ComputeQuotaTarget=target, **about)[
-        "ComputeQuotaId"
-    ]
+    made = aws.sagemaker.create_compute_quota(Name="others", ComputeQuotaTarget=target, **about)
+    return str(made["ComputeQuotaId"])
+
+
+def test_a_delete_that_a_quota_of_others_holds_up_names_it_and_goes_on_after_it(
+    user: User, aws: Clients
+) -> None:
+    id_ = theirs(aws)
+    said = user.types("delete", "demo", "--yes", "--timeout", "1", "-o", "json")
+    assert said.code == 9, said.err
+    error = said.document["error"]
+    command = f"aws sagemaker delete-compute-quota --compute-quota-id {id_} --region us-west-2"
+    assert f"held by compute quota others ({id_}): {command}" in error["message"]
+    assert "run the same command again" in error["hint"]
+    assert quota(aws, "others")["Status"] == "Created"
+    assert "hyperpod-ns-others" in spaces()
+    assert aws.sagemaker.describe_cluster(ClusterName="demo")["ClusterStatus"] == "InService"
+    aws.sagemaker.delete_compute_quota(ComputeQuotaId=id_)
+    said = user.types("delete", "demo", "--yes")
+    assert said.code == 0, said.err
+    assert "nothing remains" in said.out
+
+
+def test_a_quota_of_others_that_holds_the_policy_is_named(user: User, aws: Clients) -> None:
+    id_ = theirs(aws)
     with session_of.connect(str(user.folder / "c.yaml"), purpose=session_of.LOOK) as cluster:
         (policy,) = [each for each in cluster.wants if isinstance(each, SchedulerPolicy)]
         snapshot = Snapshot(cluster.aws)
         (live,) = policy.find(snapshot)
         said = [each.words for each in policy.blockers(snapshot, live)]
-    command = f"aws sagemaker delete-compute-quota --compute-quota-id {theirs} --region us-west-2"
+    command = f"aws sagemaker delete-compute-quota --compute-quota-id {id_} --region us-west-2"
     assert any(command in each for each in said)
     assert not any(live.id in each for each in said)
 
