@@ -67,10 +67,15 @@ def left(tmp_path: Path) -> list[str]:
 
 
 def test_it_is_downloaded_once_and_found_again(
-    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    site: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     archive = published(site, monkeypatch)
     helm = find_helm()
+    (warning,) = caplog.messages
+    assert warning.endswith(f"none on PATH; helm 4.1.4 was downloaded from {download.SITE}")
     assert helm.version == (4, 1, 4)
     assert left(tmp_path) == ["hyperpod-eks/helm/4.1.4/helm"]
     assert os.access(helm.binary, os.X_OK)
@@ -99,13 +104,19 @@ def test_another_content_is_neither_kept_nor_run(
     ],
 )
 def test_a_failed_download_says_how_to_do_without(
-    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: object, says: str
+    site: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    change: object,
+    says: str,
 ) -> None:
     archive = published(site, monkeypatch)
     assert callable(change)
     change(archive)
     with pytest.raises(HyperpodError, match=says) as caught:
         find_helm()
+    assert caplog.messages == []  # the error says that there is none, and says it once
     assert "HYPERPOD_EKS_HELM" in caught.value.hint
     assert left(tmp_path) == []
 

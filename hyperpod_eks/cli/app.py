@@ -69,11 +69,27 @@ Examples:
 
 
 class Group(click.Group):
-    """A group that shows its help when no command is given."""
+    """A group that shows its help when no command is given, and names similar ones."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Treat an empty command line as ``--help``."""
         return super().parse_args(ctx, args or ["--help"] * (not ctx.resilient_parsing))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command.  Raises click.UsageError with similar names for an unknown one.
+
+        Newer versions of click do so, but only where a group holds its commands.
+        """
+        name = args[0]
+        if not ctx.resilient_parsing and self.get_command(ctx, name) is None:
+            from difflib import get_close_matches  # noqa: PLC0415  only for errors
+
+            near = get_close_matches(name, self.list_commands(ctx))
+            asked = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+            ctx.fail(f"No such command {name!r}.{asked}")
+        return super().resolve_command(ctx, args)
 
 
 class Lazy(Group):

@@ -6,6 +6,7 @@ A shell asks for it at every tab, so it writes nothing, and an error is an empty
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -46,7 +47,7 @@ def _words(context: click.Context, parameter: click.Parameter) -> Iterable[str]:
 
         return topics()
     if parameter.name == "name":
-        names = [path.name.removesuffix(ENDING) for path in Path().glob(f"*{ENDING}")]
+        names = [path.name.removesuffix(ENDING) for path in Path(_folder()).glob(f"*{ENDING}")]
         _, *after = [each for each in context.command.params if isinstance(each, click.Argument)]
         if context.params.get("file") and after:  # it names the cluster
             return [*names, *_words(context, after[0])]
@@ -62,6 +63,11 @@ def _words(context: click.Context, parameter: click.Parameter) -> Iterable[str]:
     return ()
 
 
+def _folder() -> str:
+    """Return where manifests are by default; what is in S3 is not asked for."""
+    return os.environ.get("HYPERPOD_EKS_STATE", "")
+
+
 def _groups(context: click.Context) -> list[JsonObject]:
     """Return the instance groups of the config file or manifest that the command line names."""
     given = context.params
@@ -72,7 +78,7 @@ def _groups(context: click.Context) -> list[JsonObject]:
     else:
         # click leaves arguments alone where the last option has no value yet
         name = given.get("name") or context.args[0]
-        manifest = given.get("manifest") or f"{name}{ENDING}"
+        manifest = given.get("manifest") or Path(_folder()) / f"{name}{ENDING}"
         found = json.loads(Path(manifest).read_text("utf-8"))["config"]
     groups: list[JsonObject] = found["instance_groups"]
     return groups

@@ -83,6 +83,8 @@ class Console:
         self.aloud: Aloud | None = None
         self.debug = False
         self._keep, self._well = Log.NONE, False
+        self.began = False
+        """Whether the run has come to the first resource: before that it changes nothing."""
         self.aside: Callable[[], None] = lambda: None
         """Called before a message is written to stderr during a run; clears a live picture."""
 
@@ -156,9 +158,12 @@ class Console:
 
     def _also(self, report: Report) -> Report:
         """Return a `Report` that also writes to ``--events`` and the log, without secrets."""
+        from hyperpod_eks.events import EventType  # noqa: PLC0415  --help needs none
+
         log = _logger()
 
         def tell(event: Event) -> None:
+            self.began = self.began or event.what is not EventType.PENDING
             event = replace(event, id=redacted(event.id), why=redacted(event.why))
             log.info("%s %s %s %s", event.key, event.what, event.id, event.why)
             if self.events:
@@ -225,11 +230,14 @@ class Console:
         return int(code)
 
     def _then(self, resume: str | None, said: str) -> list[str]:
-        """Return the commands that continue and undo a run that changes AWS, unless ``said``."""
+        """Return the commands that continue and undo a run that changes AWS, unless ``said``.
+
+        A run that has not come to its first resource has nothing to undo.
+        """
         if not resume or self.quiet or self._keep is not Log.KEPT or resume in said:
             return []
         undo = ("To delete it instead", self.called("delete"))
-        undone = self.command == "create" and undo[1] not in said
+        undone = self.command == "create" and self.began and undo[1] not in said
         return columns((("To continue", resume), *([undo] if undone else [])))
 
     def _resume(self, error: BaseException | None) -> str:

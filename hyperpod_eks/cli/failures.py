@@ -73,7 +73,7 @@ def _refused_by_the_system(console: Console, error: OSError) -> int:
 
 def _stopped(console: Console, stop: Interrupted) -> int:
     lines = [f"To continue: {console.again}"]
-    if console.command == "create":
+    if console.command == "create" and console.began:
         lines += [
             f"To delete it instead: {console.called('delete')}",
             "AWS completes and bills operations that have already started.",

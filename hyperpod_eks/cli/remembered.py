@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from hyperpod_eks.cli.documents import called, which_cluster
 from hyperpod_eks.cli.login import login_of
-from hyperpod_eks.cli.options import Place
+from hyperpod_eks.cli.options import Account, Place
 from hyperpod_eks.errors import HyperpodError, NotFound, Usage
-from hyperpod_eks.state.location import store_of
+from hyperpod_eks.state.location import store_of, stores
 from hyperpod_eks.state.manifest import Manifest, read
 from hyperpod_eks.state.store import Store
 
@@ -38,8 +38,20 @@ def store_for(place: Place, name: str, state: str = "") -> Store:
 
     Raises Usage for an S3 URL that cannot be one.
     """
-    state = state or os.environ.get("HYPERPOD_EKS_STATE", "")
-    return store_of(place.manifest, name, login_of(place), state=state)
+    return store_of(place.manifest, name, login_of(place), state=state or default_state())
+
+
+def known_stores(places: Sequence[str], account: Account) -> Sequence[Store]:
+    """Return where the manifests of known clusters are: the given places, or all by default.
+
+    Raises as `store_for`, and as `Objects.get` for a bucket that cannot be read.
+    """
+    return stores(places, login_of(account), state=default_state())
+
+
+def default_state() -> str:
+    """Return where manifests are kept if neither option nor config says so; "" for this folder."""
+    return os.environ.get("HYPERPOD_EKS_STATE", "")
 
 
 def remembered(place: Place, *, absent: bool = False) -> Manifest:

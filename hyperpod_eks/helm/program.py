@@ -86,12 +86,12 @@ def _downloaded(missing: str, bundle: str | None) -> Helm:
         helm = next((each for each in map(_examine, _cached()) if isinstance(each, Helm)), None)
         if helm:  # another thread has just done it
             return helm
-        log.warning("%s; helm %s is downloaded from %s", missing, download.VERSION, download.SITE)
         try:
             found = _examine(download.download(bundle))
         except HyperpodError as error:
             hint = f"{error.hint} {_OTHERWISE}".strip()
             raise Usage(f"{missing}, and {error}", hint, cause=error.cause) from error
+    log.warning("%s; helm %s was downloaded from %s", missing, download.VERSION, download.SITE)
     if isinstance(found, str):
         raise Usage(f"{missing}, and the one that was downloaded {found}", _OTHERWISE)
     return found

@@ -138,20 +138,21 @@ class Objects:
         """Write an object that nobody else writes otherwise.  Raises as `put`."""
         self.aws.s3.put_object(**self._there, Key=key, Body=content)
 
-    def list(self, prefix: str) -> Iterator[str]:
-        """Return the keys that begin so, in order.  Raises as `get`."""
-        return iter(self.listed(prefix))
+    def list(self, prefix: str, delimiter: str = "") -> Iterator[str]:
+        """Return the keys that `listed` has, in order.  Raises as `get`."""
+        return iter(self.listed(prefix, delimiter))
 
-    def listed(self, prefix: str) -> dict[str, tuple[str, int]]:
+    def listed(self, prefix: str, delimiter: str = "") -> dict[str, tuple[str, int]]:
         """Return the ETags and sizes of the objects whose keys begin so, by key, in order.
 
-        Raises as `get`.
+        Keys with ``delimiter`` after the prefix are left out.  Raises as `get`.
         """
+        which: Any = {"Prefix": prefix} | ({"Delimiter": delimiter} if delimiter else {})
         pages = self.aws.s3.get_paginator("list_objects_v2")
         try:
             return {
                 item["Key"]: (item["ETag"], item["Size"])
-                for page in pages.paginate(**self._there, Prefix=prefix)
+                for page in pages.paginate(**self._there, **which)
                 for item in page.get("Contents", ())
             }
         except Exception as error:

@@ -88,9 +88,13 @@ def _control_plane(document: Json, width: int) -> Iterator[Line]:
         yield from _labelled("EKS", "degraded" if issues else status, facts, width)
         yield from _problems(issues, "bad", width)
     if addons := document.get("addons"):
+        working = _working(document)
+        addons = [a | {"status": "active"} if a["name"] in working else a for a in addons]
         status = _worst(addon.get("status") for addon in addons)
         yield from _labelled("add-ons", status, [_addon(addon) for addon in addons], width)
-        for addon in addons:
+        for name, why in working.items():
+            yield from _problems([f"{clean(name)}: {clean(why)}"], "quiet", width)
+        for addon in (addon for addon in addons if addon["name"] not in working):
             issues = [_issue(issue) for issue in addon.get("issues") or ()]
             texts = [f"{clean(addon['name'])}: {issue}" for issue in issues]
             yield from _problems(texts, tone(str(addon.get("status") or "")), width)
@@ -99,6 +103,25 @@ def _control_plane(document: Json, width: int) -> Iterator[Line]:
         words = f"{clean(helm.get('release', ''))} in {clean(helm.get('namespace', ''))}"
         more = [f"revision {helm['revision']}"] if helm.get("revision") else []
         yield from _labelled("Helm", status, [words, *more, status], width)
+
+
+def _working(document: Json) -> dict[str, str]:
+    """Return the add-ons that are ready though EKS's status of them is another one, and why.
+
+    EKS updates that status rarely, and an add-on without a declared node has nothing to run on.
+    """
+    rows = {
+        str(row.get("name")): row
+        for step in document.get("steps") or ()
+        if step.get("name") == "addons"
+        for row in step.get("resources") or ()
+    }
+    return {
+        str(addon["name"]): str(rows[addon["name"]].get("why") or addon["status"])
+        for addon in document.get("addons") or ()
+        if tone(str(addon.get("status") or "")) != "good"
+        and rows.get(addon["name"], {}).get("state") == "ready"
+    }
 
 
 def _problems(texts: list[str], style: str, width: int) -> Iterator[Line]:

@@ -6,6 +6,9 @@ import shlex
 
 import pytest
 
+from hyperpod_eks.cli.commands import capacity
+from hyperpod_eks.cli.documents import head
+from hyperpod_eks.cli.schemas.views import Capacity, Offering
 from hyperpod_eks.local.aws.sim import Fault
 from tests.conftest import Clients, User
 
@@ -65,20 +68,42 @@ def test_an_offering_is_found_bought_by_hand_and_used(user: User, aws: Clients) 
 def test_the_text_has_dates_price_and_the_commands(user: User) -> None:
     said = user.types(*SEARCH, "--after", "2027-01-11")
 
-    heads, first, second, _, *rest = said.out.splitlines()
-    assert heads.split() == [
-        "OFFERING", "TYPE", "COUNT", "ZONES", "START", "END", "HOURS", "PRICE",
+    about, _, heads, first, id_, second, _, _, *rest = said.out.splitlines()
+    assert about == "offerings of ml.p5.48xlarge in us-west-2, times in UTC"
+    assert heads.split() == ["START", "END", "HOURS", "COUNT", "PRICE", "ZONES"]
+    assert first.split() == [
+        "2027-01-11", "00:00", "2027-01-13", "00:00", "48", "2", "12345.67", "USD", "a",
     ]  # fmt: skip
-    assert first.split()[1:] == [
-        "ml.p5.48xlarge", "2", "us-west-2a", "2027-01-11T00:00:00Z", "2027-01-13T00:00:00Z", "48",
-        "12345.67", "USD",
-    ]  # fmt: skip
-    assert "us-west-2b" in second
+    assert second.endswith("b")
     assert rest[1].startswith(
         "  aws sagemaker create-training-plan --training-plan-name p5-48xlarge-20270111"
-        f" --training-plan-offering-id {first.split()[0]}"
+        f" --training-plan-offering-id {id_.strip()}"
     )
     assert rest[-1] == "  hyperpod-eks capacity -f FILE --write GROUP=ARN"
+
+
+def test_the_text_fits_80_columns_with_ids_as_long_as_those_of_aws() -> None:
+    """The SageMaker developer guide shows offerings named tpo- and a SHA-256."""
+    row: Offering = {
+        "id": f"tpo-{'0' * 64}",
+        "instance_type": "ml.p6e-gb200.36xlarge",
+        "instance_count": 128,
+        "availability_zones": ["us-west-2a", "us-west-2b"],
+        "start": "2027-01-11T11:30:00Z",
+        "end": None,
+        "hours": 4368.5,
+        "upfront_fee": "12345678.90",
+        "currency": "USD",
+        "buy": "aws",
+    }
+    other: Offering = {**row, "end": "2027-07-12T11:30:00Z", "upfront_fee": None}
+    document: Capacity = {
+        **head("capacity"), "region": "us-west-2", "offerings": [row, other],
+    }  # fmt: skip
+    lines = capacity.text(document).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines.count(f"  {row['id']}") == 2
+    assert lines[3].split()[-2:] == ["a,", "b"]
 
 
 def test_without_offerings_it_says_so(user: User) -> None:

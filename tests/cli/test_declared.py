@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import Fault
@@ -390,8 +391,12 @@ def test_a_half_made_cluster_goes_on_from_what_was_declared(
 
 def test_config_show_prints_a_config_file(machines: Machines) -> None:
     said = machines.types("config", "show", "demo")
-    assert (said.code, said.err) == (0, "")
+    all_of_it = "config show demo -o yaml --query config"
+    assert (said.code, said.err) == (0, f"To see the defaults, too: hyperpod-eks {all_of_it}\n")
     assert "path: sha256:" in said.out
+    assert set(yaml.safe_load(said.out)) == {"name", "region", "chart"}  # what was set
+    everything = yaml.safe_load(machines.types(*all_of_it.split()).out)
+    assert everything["instance_groups"][0]["instance_count"] == 2
     (machines.b / "demo.yaml").write_text(said.out)
     said = machines.types("plan", "-f", "demo.yaml", "--detailed-exitcode")
     assert said.code == 0, said.out + said.err

@@ -39,6 +39,8 @@ def test_a_cluster_is_listed_with_all_that_is_known_of_it(here: User) -> None:
     assert line.split()[:5] == ["demo", "us-west-2", "InService", "2/2", "1.35"]
     assert line.split()[-1] == "here"
     assert len(line) <= 80
+    said = here.types("list").err
+    assert "USD/HOUR is nodes and control plane; plan NAME adds disks, NAT gateways" in said
 
 
 @pytest.mark.parametrize(

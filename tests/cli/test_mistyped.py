@@ -28,6 +28,24 @@ def in_words(said: Said, *codes: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("staus", "No such command 'staus'. Did you mean 'status'?"),
+        ("local sart", "No such command 'sart'. Did you mean 'start'?"),
+        ("config shw", "No such command 'shw'. Did you mean 'show'?"),
+        ("xyzzy", "No such command 'xyzzy'.\nUsage: "),
+        ("Status demo", "No such command 'Status'. Did you mean 'status'?"),
+    ],
+)
+def test_a_mistyped_command_is_answered_with_similar_ones(
+    user: User, words: str, says: str
+) -> None:
+    said = user.types(*words.split())
+    in_words(said, 2)
+    assert said.err.startswith(f"error: {says}")
+
+
+@pytest.mark.parametrize(
     "words",
     [
         ("events", "demo", "--since", "999999d"),

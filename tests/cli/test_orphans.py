@@ -57,6 +57,49 @@ def test_a_manifest_that_is_named_knows_its_cluster(user: User) -> None:
     assert known.out.startswith("no orphans")
 
 
+@pytest.mark.parametrize("state", ["s3://team-state/ml/", "s3://team-state", "shared"])
+def test_manifests_that_are_kept_elsewhere_are_found_there(
+    user: User, aws: Clients, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    """As every other command does, both heed HYPERPOD_EKS_STATE."""
+    where: Any = {"LocationConstraint": REGION}
+    user.has("demo")
+    aws.s3.create_bucket(Bucket="team-state", CreateBucketConfiguration=where)
+    here = Path("demo.hyperpod-eks.json")
+    if state == "shared":
+        Path("shared").mkdir()
+        here.rename(Path("shared") / here)
+    else:
+        prefix = state.removeprefix("s3://team-state").strip("/")
+        key = "/".join(filter(None, [prefix, here.name]))
+        for each in (key, f"{key}.versions/old.hyperpod-eks.json"):
+            aws.s3.put_object(Bucket="team-state", Key=each, Body=here.read_bytes())
+        here.unlink()
+    assert "manifest was not found" in user.types("orphans").out
+    monkeypatch.setenv("HYPERPOD_EKS_STATE", state)
+
+    said = user.types("orphans")
+    listed = user.types("list", "-o", "json").document["clusters"]
+
+    assert said.out == f"no orphans in {REGION} of account 123456789012\n"
+    place = f"{state.rstrip('/')}/{here}"
+    assert [each["manifest"] for each in listed] == [place]
+    assert user.types("list").out.split()[-1] == "here"
+
+
+def test_a_state_bucket_that_does_not_exist_is_said(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HYPERPOD_EKS_STATE", "s3://team-state/ml")
+    said = user.types("orphans")
+    assert (said.code, said.out) == (2, "")
+    assert "the bucket team-state of the manifest does not exist" in said.err
+    monkeypatch.setenv("HYPERPOD_EKS_STATE", "s3://Team_State")
+    said = user.types("orphans")
+    assert (said.code, said.out) == (2, "")
+    assert "'s3://Team_State/*.hyperpod-eks.json' is not s3://BUCKET/KEY" in said.err
+
+
 def test_a_cluster_that_lives_is_no_orphan_wherever_its_manifest_is(user: User) -> None:
     user.has("demo", "--region", ELSEWHERE)
     Path("demo.hyperpod-eks.json").unlink()
@@ -72,7 +115,9 @@ def test_a_cluster_that_lives_is_no_orphan_wherever_its_manifest_is(user: User) 
     command = shlex.split(rebuild.partition(": ")[2])
     assert command[:3] == ["hyperpod-eks", "adopt", "demo"]
     assert command[-3:] == ["--region", ELSEWHERE, "--rebuild"]
-    assert user.types(*command[1:]).code == 0
+    rebuilt = user.types(*command[1:])
+    assert rebuilt.code == 0
+    assert {row.split()[0] for row in rebuilt.out.splitlines()[:-1]} == {"found"}
     assert "manifest was not found" not in user.types("orphans", "--region", ELSEWHERE).out
 
 

@@ -211,6 +211,16 @@ def test_a_failed_run_says_how_to_go_on_and_how_to_undo_it(user: User) -> None:
     assert (seen.code, "To continue" in seen.err) == (3, False)
 
 
+def test_a_create_that_has_not_begun_offers_no_delete(user: User) -> None:
+    text = "name: demo\ninstance_groups:\n- {name: w, instance_type: ml.p5.48xlarge, "
+    (user.folder / "demo.yaml").write_text(f"{text}instance_count: 200}}\n")
+    said = user.types("create", "-f", "demo.yaml", "--chart", str(CHART))
+    assert (said.code, user.mutations()) == (3, [])
+    assert "Nothing was changed." in said.err
+    assert f"To continue: hyperpod-eks create -f demo.yaml --chart {CHART}" in said.err
+    assert "hyperpod-eks delete" not in said.err
+
+
 def test_create_says_what_it_costs_and_what_to_type_next(user: User) -> None:
     said = user.types("create", "demo", "--chart", str(CHART))
     *_, price, use, test, see, delete = said.err.splitlines()

@@ -13,6 +13,7 @@ from typing import Any
 
 import boto3
 import pytest
+from moto.eks.models import eks_backends
 
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.kubernetes.api import Fault
@@ -193,8 +194,29 @@ def test_an_addon_that_works_before_eks_says_so_is_not_broken(user: User) -> Non
         with broken(user, crash="coredns"):
             assert found(examined(user))["addons"] == ["addon-unhealthy"]
         assert found(examined(user)) == {}
+        shown = user.types("status", "smoke").out
         addon = boto3.client("eks").describe_addon(clusterName="smoke", addonName="coredns")
     assert addon["addon"]["status"] == "DEGRADED"
+    assert shown.startswith("✔ smoke  InService, ready\n")
+    assert "✘" not in shown
+    why = "coredns: Deployment coredns is Available; EKS still says DEGRADED"
+    assert f"            {why}\n" in shown
+
+
+def test_a_control_plane_with_health_issues_is_not_called_ready(user: User) -> None:
+    """EKS API, ClusterHealth: the cluster is ACTIVE, and yet something is wrong."""
+    eks: Any = eks_backends["123456789012"]["us-west-2"]
+    issue = {"code": "Ec2SubnetNotFound", "message": "subnet-0 is gone", "resourceIds": []}
+    document = eks.clusters["smoke"].document
+    before = document.get("health")
+    document["health"] = {"issues": [issue]}
+    said = user.types("status", "smoke")
+    ready = user.types("status", "smoke", "-o", "json").document["cluster"]["ready"]
+    document["health"] = before or {"issues": []}
+    assert said.out.startswith("○ smoke  InService, not ready\n")
+    assert "✘ EKS       smoke, Kubernetes" in said.out
+    assert "Ec2SubnetNotFound: subnet-0 is gone" in said.out
+    assert ready is False
 
 
 def test_a_kubelet_that_is_silent_is_found(user: User) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from hyperpod_eks.cli.signals import Interrupted, stoppable
+from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import Fault
 from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.state.file_store import locked
@@ -135,20 +136,23 @@ def test_a_signal_while_another_run_has_the_lock_exits_130(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "typed",
+    ("typed", "at", "undone"),
     [
-        "delete demo --keep bucket,logs",
-        "delete demo -y",
-        "create demo --skip permissions --yes",
+        ("delete demo --keep bucket,logs", "GetCallerIdentity", False),
+        ("delete demo -y", "GetCallerIdentity", False),
+        ("create demo --skip permissions --yes", "GetCallerIdentity", False),
+        (f"create demo --chart {CHART}", "CreateVpc", True),
     ],
 )
-def test_the_command_that_continues_has_every_option(user: User, typed: str) -> None:
+def test_the_command_that_continues_has_every_option(
+    user: User, typed: str, at: str, undone: bool
+) -> None:
     """Without --keep, the command would delete resources that must be kept."""
-    said = interrupted(user, "sts", "GetCallerIdentity", *typed.split())
+    service = "ec2" if at == "CreateVpc" else "sts"
+    said = interrupted(user, service, at, *typed.split())
     assert said.code == 130
     assert f"To continue: hyperpod-eks {typed}\n" in said.err
-    undo = "To delete it instead: hyperpod-eks delete demo\n"
-    assert (undo in said.err) is typed.startswith("create")
+    assert ("To delete it instead: hyperpod-eks delete demo\n" in said.err) is undone
 
 
 def test_a_process_leaves_without_what_c_does_at_exit() -> None:

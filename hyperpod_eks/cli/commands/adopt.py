@@ -140,7 +140,11 @@ def text(document: Adopted) -> str:
     """Return the text of the document: the resources that are now in the manifest."""
     rows = document["resources"]
     width = max((len(row["key"]) for row in rows), default=0)
-    lines = [f"{row['origin']:<8} {row['key']:<{width}} {row['id']}" for row in rows]
+    words = {"created": "found"}  # by an earlier run: this command creates nothing
+    lines = [
+        f"{words.get(row['origin'], row['origin']):<8} {row['key']:<{width}} {row['id']}"
+        for row in rows
+    ]
     config = " and the config" if document["config"] else ""
     return "\n".join([*lines, f"{len(rows)} resources{config} are in the manifest"])
 

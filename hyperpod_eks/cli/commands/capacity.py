@@ -186,26 +186,38 @@ def text(document: Capacity | CapacityWritten) -> str:
         return f"{group}: training_plan_arn: {arn}\nTo use it: hyperpod-eks create -f {file}"
     if not (rows := document["offerings"]):
         return f"no offerings in {document['region']}; try other dates, or another duration"
-    lines = table(
-        [
-            {
-                "offering": row["id"],
-                "type": row["instance_type"],
-                "count": row["instance_count"],
-                "zones": ", ".join(row["availability_zones"]),
-                "start": row["start"],
-                "end": row["end"],
-                "hours": None if row["hours"] is None else f"{row['hours']:g}",
-                "price": f"{row['upfront_fee'] or '?'} {row['currency'] or ''}".rstrip(),
-            }
-            for row in rows
-        ]
-    )
+    heads, *lines = table([_cells(row, document["region"]) for row in rows]).splitlines()
+    # an id has up to 256 characters, those of AWS's examples a SHA-256: it needs a line of its own
+    pairs = [f"{line}\n  {row['id']}" for line, row in zip(lines, rows, strict=True)]
+    types = ", ".join(sorted({row["instance_type"] for row in rows}))
     return (
-        f"{lines}\n\nTo buy the first one, which is paid in advance:\n  {rows[0]['buy']}\n"
+        f"offerings of {types} in {document['region']}, times in UTC\n\n"
+        + "\n".join([heads, *pairs])
+        + f"\n\nTo buy the first one, which is paid in advance:\n  {rows[0]['buy']}\n"
         "To use the plan whose ARN that prints:\n"
         "  hyperpod-eks capacity -f FILE --write GROUP=ARN"
     )
+
+
+def _cells(row: Offering, region: str) -> dict[str, object]:
+    """Return an offering for a table; zones are named as in the region, such as "a, b"."""
+    return {
+        "start": _short(row["start"]),
+        "end": _short(row["end"]),
+        "hours": None if row["hours"] is None else f"{row['hours']:g}",
+        "count": row["instance_count"],
+        "price": f"{row['upfront_fee'] or '?'} {row['currency'] or ''}".rstrip(),
+        "zones": ", ".join(zone.removeprefix(region) for zone in row["availability_zones"]),
+    }
+
+
+def _short(moment: str | None) -> str | None:
+    """Return a moment of the document, to the minute.
+
+    >>> _short("2027-01-11T08:30:00Z")
+    '2027-01-11 08:30'
+    """
+    return moment and moment[:16].replace("T", " ")
 
 
 command = define(

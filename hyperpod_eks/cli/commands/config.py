@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from hyperpod_eks.cli.app import Group
@@ -14,6 +15,7 @@ from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
     from hyperpod_eks.cli.schemas.views import ClusterConfig
+    from hyperpod_eks.documents import JsonObject
     from hyperpod_eks.events import Report
 
 
@@ -23,11 +25,12 @@ class Options(Place, Output):
 
 
 def show(options: Options, report: Report) -> ClusterConfig:
-    """Print the config that cluster NAME has.
+    """Print the config that cluster NAME has, without the settings that are the default.
 
     It is the config of the last run on any machine that could change something: from the cluster's
     bucket, else from the manifest.  References (${env:NAME}) are printed as they are; a
     folder is printed as the digest of its content, and not at all if it is part of the tool.
+    The documents (-o json, -o yaml) have the defaults, too.
     """
     from hyperpod_eks.aws.snapshot import Snapshot
     from hyperpod_eks.cli import opening
@@ -61,10 +64,27 @@ def show(options: Options, report: Report) -> ClusterConfig:
 
 
 def text(document: ClusterConfig) -> str:
-    """Return the config as a config file has it."""
+    """Return the config as a config file has it, without defaults."""
     import yaml
 
-    return str(yaml.safe_dump(document["config"], sort_keys=False)).rstrip()
+    return str(yaml.safe_dump(_without_defaults(document["config"]), sort_keys=False)).rstrip()
+
+
+def _without_defaults(config: JsonObject) -> JsonObject:
+    """Return the settings that are not this version's defaults; all of an invalid config."""
+    from hyperpod_eks.config.model import Config
+
+    try:
+        found = Config.model_validate(config)
+    except ValueError:  # of another version
+        return config
+    return found.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+
+
+def then(options: Options, document: ClusterConfig) -> Iterator[str]:
+    """Yield the command that prints the defaults, too."""
+    it = called(document["cluster"]["name"], options)
+    yield f"To see the defaults, too: hyperpod-eks config show {it} -o yaml --query config"
 
 
 command = Group("config", help="Print the config of cluster NAME.")
@@ -78,6 +98,7 @@ command.add_command(
         hyperpod-eks config show demo > demo.yaml
         hyperpod-eks config show demo -o json --query config.instance_groups
         """,
+        then=then,
         log=Log.IF_IT_FAILS,
     )
 )

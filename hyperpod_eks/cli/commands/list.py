@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -37,7 +37,8 @@ class Options(Account, Output):
         multiple=True,
         type=click.Path(),
         metavar="PATH",
-        help="Manifest of a known cluster; can be repeated.  [default: ./*.hyperpod-eks.json]",
+        help="Manifest of a known cluster; can be repeated.  "
+        "[default: *.hyperpod-eks.json in $HYPERPOD_EKS_STATE or this folder]",
     )
 
 
@@ -46,7 +47,7 @@ def list_clusters(options: Options, report: Report) -> List:
 
     Shows status, running and desired nodes, Kubernetes version, creator from tags (hyperpod-eks,
     hyp, cloudformation (also the console), terraform or unknown), USD per hour of nodes and control
-    plane, and the path of a manifest that is in this folder or passed with --manifest.
+    plane, and the path of its manifest, if that is known.
     """
     from hyperpod_eks.cli.login import reading
 
@@ -112,13 +113,12 @@ def _answer(aws: Aws, region: str) -> list[Owned] | Exception:
 
 
 def _manifests(options: Options, warnings: list[str]) -> Mapping[str, str]:
-    """Return the places of the given manifests, else of those in this folder, by lineage."""
-    from hyperpod_eks.cli.login import login_of
-    from hyperpod_eks.state.location import stores
+    """Return the places of the given manifests, else of all known ones, by lineage."""
+    from hyperpod_eks.cli.remembered import known_stores
     from hyperpod_eks.state.manifest import read
 
     found = {}
-    for store in stores(options.manifests, login_of(options)):
+    for store in known_stores(options.manifests, options):
         try:
             if known := read(store).lineage:
                 found[known] = str(store)
@@ -129,6 +129,8 @@ def _manifests(options: Options, warnings: list[str]) -> Mapping[str, str]:
 
 def text(document: List) -> str:
     """Return the text of the document: one line for each cluster."""
+    from hyperpod_eks.cli.remembered import default_state
+    from hyperpod_eks.state.location import place_of
     from hyperpod_eks.terminal.formats import table
 
     rows = document["clusters"]
@@ -146,12 +148,18 @@ def text(document: List) -> str:
                 "created by": row["created_by"],
                 "usd/hour": "-" if row["usd_per_hour"] is None else f"{row['usd_per_hour']:.2f}",
                 "manifest": "here"
-                if row["manifest"] == f"{row['name']}.hyperpod-eks.json"
+                if row["manifest"] == place_of(row["name"], default_state())
                 else row["manifest"] or "-",
             }
             for row in rows
         ]
     )
+
+
+def then(options: Options, document: List) -> Iterator[str]:
+    """Yield what the prices leave out."""
+    if any(row["usd_per_hour"] is not None for row in document["clusters"]):
+        yield "USD/HOUR is nodes and control plane; plan NAME adds disks, NAT gateways and all else"
 
 
 command = define(
@@ -164,5 +172,6 @@ command = define(
     hyperpod-eks list --all-regions
     hyperpod-eks list --query "clusters[?created_by!='hyperpod-eks'].name"
     """,
+    then=then,
     log=Log.IF_IT_FAILS,
 )

@@ -32,7 +32,8 @@ class Options(Account, Output):
         multiple=True,
         type=click.Path(),
         metavar="PATH",
-        help="Manifest of a known cluster; can be repeated.  [default: ./*.hyperpod-eks.json]",
+        help="Manifest of a known cluster; can be repeated.  "
+        "[default: *.hyperpod-eks.json in $HYPERPOD_EKS_STATE or this folder]",
     )
 
 
@@ -85,14 +86,13 @@ def _clusters(living: Mapping[str, str], place: Place) -> list[Elsewhere]:
 
 def _unknown(aws: Aws, options: Options) -> list[Tagged]:
     """Return tagged resources that belong to none of the clusters with a known manifest."""
-    from hyperpod_eks.cli.login import login_of
+    from hyperpod_eks.cli.remembered import known_stores
     from hyperpod_eks.inventory.untracked import signed
     from hyperpod_eks.resolve.names import lineage
-    from hyperpod_eks.state.location import stores
     from hyperpod_eks.state.manifest import read
 
     # a lineage is of one region
-    known = {read(store).lineage for store in stores(options.manifests, login_of(options))}
+    known = {read(store).lineage for store in known_stores(options.manifests, options)}
     return [
         each
         for each in signed(aws)

@@ -198,7 +198,9 @@ def _cluster(name: str, by_key: Mapping[str, Observation]) -> StatusCluster:
         "arn": cluster.live.arn if cluster and cluster.live else "",
         "status": about.get("status", "absent"),
         "failure": about.get("failure", ""),
-        "ready": cluster is not None and all(s.status is Status.MATCHES for s in by_key.values()),
+        "ready": cluster is not None
+        and all(s.status is Status.MATCHES for s in by_key.values())
+        and not _about(by_key, "eks/cluster").get("issues"),
     }
 
 
