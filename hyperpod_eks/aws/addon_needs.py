@@ -324,6 +324,26 @@ RECOMMENDED: Mapping[str, tuple[AddonRole, ...]] = {
     ),
 }
 
+
+class Operated(NamedTuple):
+    """Objects for which an add-on creates things in AWS, and deletes these with the object only."""
+
+    group: str
+    plurals: tuple[str, ...]
+    left: str
+    """What is left of them once the add-on is gone, in words."""
+
+
+# What add-ons have to delete before they are deleted themselves.  Amazon SageMaker AI Developer
+# Guide, page about troubleshooting the inference operator, "Prevention"; read 2026-11-30.
+OPERATED: Mapping[str, Operated] = {
+    INFERENCE: Operated(
+        "inference.sagemaker.aws.amazon.com",
+        ("inferenceendpointconfigs", "jumpstartmodels"),
+        "SageMaker endpoints, certificates in ACM and, if the network stays, load balancers",
+    ),
+}
+
 # Add-ons that others need: EKS installs those anyway, and their pods or objects fail then.  Pages
 # sagemaker-eks-operator-install.html and sagemaker-hyperpod-model-deployment-setup.html of the
 # Amazon SageMaker AI Developer Guide, and its pages about Spaces, read 2026-11-28.

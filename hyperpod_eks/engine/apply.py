@@ -89,13 +89,10 @@ class Apply(Reconciler):
         lost = [line for s in drifted if s.live for line in disruptions(s.want, s.live, s.differs)]
         lost += [line for s in drifted for line in overwritten(s)]
         lost += [line for lines in taken(observations).values() for line in lines]
-        full = [want for want in prunable(self.tasks, self.manifest) if want.takes_along]
-        self._consent(
-            [
-                *lost,
-                *(f"{want.key}: it is deleted {taken_along(want, self.context)}" for want in full),
-            ]
-        )
+        for want in prunable(self.tasks, self.manifest):
+            if (want.takes_along or want.leaves) and (words := taken_along(want, self.context)):
+                lost.append(f"{want.key}: it is deleted {words}")
+        self._consent(lost)
         if any(s.status is Status.ABSENT and s.want.recorded for s in observations):
             self.context.preflight(observations)
         for observation in observations:
@@ -282,7 +279,7 @@ class Apply(Reconciler):
             self.context.warn(f"{want.key} is deleted and created once more: {live.why}")
         self.say(task, EventType.DELETING, live.why)
         self.manifest.mark(want.key, "deleted")
-        agreed = Contents() if want.takes_along else None
+        agreed = Contents() if want.takes_along or want.leaves else None
         self.submit(task, "delete", partial(delete_all, want, self.aws, [live], agreed))
 
     def longest_wait(self, task: Task) -> float:

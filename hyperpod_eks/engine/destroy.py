@@ -388,14 +388,17 @@ def _has_data(observation: Observation) -> bool:
 
 
 def taken_along(want: Resource, context: Context) -> str:
-    """Return what goes with a resource, and what is in it just now, for the question.
+    """Return what goes with a resource or is left of it, with what that is just now.
 
-    `delete_all` deletes nothing else that is in it.
+    It is for the question, and empty if there is nothing to ask.  `delete_all` deletes nothing
+    else that is in it.
     """
     now = want.contents(Snapshot(context.aws))
     if now is None:
         return want.takes_along
     context.agreed[want.key] = now
+    if want.leaves:
+        return want.leaves.format(now) if now else ""
     return f"{want.takes_along} ({now})"
 
 
@@ -406,8 +409,8 @@ def delete_all(
     now = want.contents(Snapshot(aws)) if agreed is not None else None
     if agreed is not None and now and (new := now - agreed):
         raise HyperpodError(
-            f"{want.key} is not deleted {want.takes_along}: since you were asked, this has come"
-            f" into it: {new}",
+            " ".join(filter(None, (f"{want.key} is not deleted", want.takes_along)))
+            + f": since you were asked, this has come into it: {new}",
             "Run the same command again: it asks about what is there then.",
         )
     for target in targets:

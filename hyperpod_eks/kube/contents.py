@@ -1,10 +1,10 @@
-"""What a namespace holds, before it is deleted with everything in it."""
+"""What a namespace holds, or there is of a kind, before it is deleted with what it holds."""
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from itertools import islice
 from typing import NamedTuple
 from urllib.parse import quote
@@ -62,7 +62,7 @@ class Thing(NamedTuple):
 
 @frozen
 class Contents:
-    """What is in a namespace and would be missed: all but what Kubernetes itself writes."""
+    """What is there and would be missed: all but what Kubernetes itself writes."""
 
     things: frozenset[Thing] = frozenset()
     unread: frozenset[str] = frozenset()
@@ -112,9 +112,31 @@ def contents(
     is in `Contents.unread`.  Raises KubeNotReady if a retry may succeed, HyperpodError for other
     failures, if nothing at all can be listed.
     """
-    found: list[tuple[_Kind, JsonMapping]] = []
     with _words(access):
         kinds, unread = _kinds(access)
+    return _contents(access, kinds, unread, namespace, own)
+
+
+def objects_of(access: Access, group: str, plurals: Collection[str]) -> Contents:
+    """Return the objects of kinds of an API group in all namespaces, as NAMESPACE/NAME.
+
+    None of a kind that is not served.  Else as `contents`.
+    """
+    with _words(access):
+        kinds, unread = _kinds(access)
+    root = f"/apis/{group}/"
+    chosen = [each for each in kinds if each.root.startswith(root) and each.plural in plurals]
+    return _contents(access, chosen, [each for each in unread if group in each])
+
+
+def _contents(
+    access: Access,
+    kinds: Sequence[_Kind],
+    unread: list[str],
+    namespace: str = "",
+    own: Collection[tuple[str, str]] = frozenset(),
+) -> Contents:
+    found: list[tuple[_Kind, JsonMapping]] = []
     failures: list[HyperpodError] = []
 
     def ask(kind: _Kind) -> None:
@@ -130,7 +152,7 @@ def contents(
     uids = {text(about, "uid") for _, about in found}
     return Contents(
         frozenset(
-            Thing(kind.plural, kind.singular, text(about, "name"), text(about, "uid"))
+            Thing(kind.plural, kind.singular, _name(about, namespace), text(about, "uid"))
             for kind, about in found
             if (kind.plural, text(about, "name")) not in {*OWN, *own}
             and text(about, "annotations", TOKEN_OF) != "default"
@@ -138,6 +160,11 @@ def contents(
         ),
         frozenset(unread),
     )
+
+
+def _name(about: JsonMapping, namespace: str) -> str:
+    name = text(about, "name")
+    return name if namespace else f"{text(about, 'namespace')}/{name}"
 
 
 def _owners(about: JsonMapping) -> set[str]:
@@ -176,7 +203,8 @@ def _kinds(access: Access) -> tuple[list[_Kind], list[str]]:
 
 def _some(access: Access, kind: _Kind, namespace: str) -> list[JsonMapping]:
     """List a kind's objects, their metadata only; none if it is no longer served."""
-    path = f"{kind.root}/namespaces/{quote(namespace)}/{kind.plural}"
+    inside = f"namespaces/{quote(namespace)}/" if namespace else ""
+    path = f"{kind.root}/{inside}{kind.plural}"
     with _words(access):
         try:
             found = [*islice(_list(access._client, path, METADATA_ONLY), MOST + 1)]

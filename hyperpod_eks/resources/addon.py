@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import ClassVar
 
+from hyperpod_eks.aws.addon_needs import OPERATED
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.failures import absent
 from hyperpod_eks.aws.published import BROKEN_ADDONS, broken, no_upgrade, numbers
@@ -19,6 +20,7 @@ from hyperpod_eks.documents import Json, JsonMapping, JsonObject
 from hyperpod_eks.errors import HyperpodError, Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube import client as kube
+from hyperpod_eks.kube.contents import Contents, objects_of
 from hyperpod_eks.resolve.pod_roles import pod_roles
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources import eks
@@ -232,6 +234,21 @@ class Addon(Resource):
     def deleted_with(self) -> Resource | None:
         """The cluster: EKS deletes its add-ons with it."""
         return self.cluster
+
+    @property
+    def leaves(self) -> str:
+        """What it has created for objects, and deletes with them only."""
+        if (its := OPERATED.get(self.label)) is None:
+            return ""
+        command = f"kubectl delete {','.join(its.plurals)} --all -A"
+        return f"before objects ({{}}) whose {its.left} stay then; first run: {command}"
+
+    def contents(self, snapshot: Snapshot) -> Contents | None:
+        """Return the objects for which it has created something."""
+        its, access = OPERATED.get(self.label), None
+        if its:
+            access = eks.access(snapshot, self.cluster.name)
+        return objects_of(access, its.group, its.plurals) if its and access else None
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """Find it by name."""

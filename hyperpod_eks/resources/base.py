@@ -314,8 +314,16 @@ class Resource(ABC):
         """What of others its delete deletes, in words: create asks before it deletes such a one."""
         return ""
 
+    @property
+    def leaves(self) -> str:
+        """What is left in AWS of its `contents`, in words with {} for these, if there are any."""
+        return ""
+
     def contents(self, snapshot: Snapshot) -> Contents | None:
-        """Return what is in the namespace that goes with it; None if none goes."""
+        """Return what is in the namespace that goes with it, or what it leaves; None for nothing.
+
+        Raises HyperpodError if that cannot be read.
+        """
         return None
 
     @property

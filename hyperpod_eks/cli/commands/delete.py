@@ -12,7 +12,7 @@ from hyperpod_eks.cli.command import define
 from hyperpod_eks.cli.console import Log, current_console
 from hyperpod_eks.cli.documents import called, head
 from hyperpod_eks.cli.options import flag, option
-from hyperpod_eks.errors import Remains, Usage
+from hyperpod_eks.errors import HyperpodError, Remains, Usage
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
@@ -100,13 +100,18 @@ def delete(options: Options, report: Report) -> Deleted | DeletePlan | NotCreate
             return {**result("delete", at, recorder), "plan": plan}
         _refuse_protected(at)
         lost = [f"{data[id_][0].key} ({id_}): {_lost(data[id_])}" for id_ in consented]
+        kept_keys = {want.key for id_, (want, _) in data.items() if id_ not in consented}
+        rest = [want for want in every.values() if want.key not in kept_keys]
         if _eks_stays(at):  # else everything in the cluster is deleted anyway
-            kept_keys = {want.key for id_, (want, _) in data.items() if id_ not in consented}
-            rest = [want for want in every.values() if want.key not in kept_keys]
             full = (want for want in rest if want.takes_along)
             lost += [f"{want.key}, {engine.taken_along(want, at.context)}" for want in full]
+        left = dict(_left(rest, at))
+        lost += [f"{key}, {words}" for key, words in left.items()]
         stays = [f"{want.key} ({id_})" for id_, (want, _) in data.items() if id_ not in consented]
         confirm_delete(at.resolved, [*groups, *stays], data=lost, yes=options.yes)
+        if options.yes:  # nobody was asked
+            for key, words in left.items():
+                current_console().warn(f"{key} is deleted {words}")
         at.context.warn = current_console().warn
         removed, kept = _removed(at, named, keys, consented)
         kept_data = _kept_data(at.context.kept_data)
@@ -128,6 +133,21 @@ def delete(options: Options, report: Report) -> Deleted | DeletePlan | NotCreate
 def _lost(one: tuple[Resource, Live]) -> str:
     want, live = one
     return want.lost_with(live)
+
+
+def _left(wants: Iterable[Resource], at: Opened) -> Iterator[tuple[str, str]]:
+    """Yield by key what is left outside the EKS cluster of what is in it."""
+    from hyperpod_eks import engine
+
+    for want in wants:
+        if not want.leaves:
+            continue
+        try:
+            words = engine.taken_along(want, at.context)
+        except HyperpodError as error:
+            words = want.leaves.format(f"perhaps: they could not be listed: {error}")
+        if words:
+            yield want.key, words
 
 
 def _kept_data(data: Mapping[str, tuple[Resource, Live]]) -> list[KeptData]:
