@@ -64,21 +64,9 @@ def tables(found: Mapping[str, Any], goals: Sequence[Goal], paths: Mapping[str, 
     head: Sequence[str]
     parts = [table(("goal", "at most", "measured", ""), [goal.row() for goal in goals])]
     if "lives" in found:
-        rows = [
-            [*what.split(": "), *(number(about[c]) for c in COLUMNS)]
-            for what, about in sorted(found["lives"].items(), key=lambda x: _order(x[0]))
-        ]
-        head = (
-            "tool",
-            "phase",
-            "wall s",
-            "without helm s",
-            "CPU s",
-            "MiB",
-            *COLUMNS[4:7],
-            "idle s",
-        )
-        parts += ["### A life at 40 ms per call", table(head, rows)]
+        parts += ["### A life at 40 ms per call", _lives(found["lives"])]
+    if "tls" in found:
+        parts += ["### The same through TLS", _lives(found["tls"]["lives"])]
     if "slow" in found:
         rows = [
             [
@@ -95,10 +83,14 @@ def tables(found: Mapping[str, Any], goals: Sequence[Goal], paths: Mapping[str, 
         ]
         head = ("tool", "phase", "wall s", "÷ critical path", "longest gap s", "calls", "CPU s")
         parts += ["### The slow simulation", table(head, rows)]
-    if "starts" in found:
+    starts = {
+        **found.get("starts", {}),
+        **{f"{what}, TLS": about for what, about in found.get("tls", {}).get("starts", {}).items()},
+    }
+    if starts:
         rows = [
             [what, f"{about['wall']:.2f}", number(about["cpu"]), number(about["memory"])]
-            for what, about in found["starts"].items()
+            for what, about in starts.items()
         ]
         parts += ["### Starting", table(("command", "wall s", "CPU s", "MiB"), rows)]
     if "scale" in found:
@@ -116,6 +108,15 @@ def tables(found: Mapping[str, Any], goals: Sequence[Goal], paths: Mapping[str, 
         head = ("nodes", "wall s", "CPU s", "MiB", "calls", "of these ListClusterNodes")
         parts += ["### Status of large clusters", table(head, rows)]
     return "\n\n".join(parts)
+
+
+def _lives(lives: Mapping[str, Mapping[str, float]]) -> str:
+    rows = [
+        [*what.split(": "), *(number(about[c]) for c in COLUMNS)]
+        for what, about in sorted(lives.items(), key=lambda x: _order(x[0]))
+    ]
+    head = ("tool", "phase", "wall s", "without helm s", "CPU s", "MiB", *COLUMNS[4:7], "idle s")
+    return table(head, rows)
 
 
 def _order(what: str) -> tuple[int, int]:

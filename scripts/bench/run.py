@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +28,10 @@ echo "$began $(date +%s.%N)" >>"$BENCH_HELM"
 exit $code
 """
 """Stands in helm's place and writes down when helm worked."""
+LONGEST = 600.0
+"""Seconds after which a command is ended: the longest needs less than half of them."""
+ANSWER = 60.0
+"""Seconds that the backend may take for an answer."""
 
 
 @dataclass
@@ -67,10 +74,11 @@ class Cost:
 class Backend:
     """The slowed-down embedded stack in a process of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, tls: bool = False) -> None:
         self.folder = folder
+        secure = ["--tls", str(folder / "authorities.pem")] if tls else []
         self.process = subprocess.Popen(
-            [sys.executable, str(HERE / "backend.py")],
+            [sys.executable, str(HERE / "backend.py"), *secure],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=(folder / "backend.log").open("ab"),
@@ -96,9 +104,12 @@ class Backend:
 
     def _answer(self) -> Any:
         assert self.process.stdout
+        if not select.select([self.process.stdout], [], [], ANSWER)[0]:
+            self.process.kill()
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"the backend ended; see {self.folder / 'backend.log'}")
+            log = (self.folder / "backend.log").read_text()
+            raise RuntimeError(f"the backend ended or gave no answer:\n{log[-4000:]}")
         return json.loads(line)
 
     def order(self, do: str, **arguments: Any) -> Any:
@@ -141,21 +152,42 @@ class Backend:
         """End the process."""
         assert self.process.stdin
         self.process.stdin.close()
-        self.process.wait(20)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
 
 
 def run(command: Sequence[str], environ: Mapping[str, str] | None = None) -> Cost:
-    """Run a command to its end; the memory is that of its largest process."""
+    """Run a command to its end, or end it after `LONGEST`.
+
+    The memory is that of its largest process.
+    """
     with tempfile.TemporaryFile("w+") as output:
         began = time.monotonic()
         process = subprocess.Popen(
-            command, env=environ, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            command,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # so that it can be ended with what it has started
         )
-        _, status, usage = os.wait4(process.pid, 0)
+        limit = threading.Timer(LONGEST, os.killpg, (process.pid, signal.SIGKILL))
+        limit.start()
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        finally:
+            limit.cancel()
         wall = time.monotonic() - began
         process.returncode = os.waitstatus_to_exitcode(status)
         output.seek(0)
         text = output.read()
+    if wall >= LONGEST:
+        text += f"\nended after {LONGEST:.0f} s"
     cpu = usage.ru_utime + usage.ru_stime
     return Cost(wall, cpu, usage.ru_maxrss / 1024, process.returncode, text, began)
 
@@ -170,9 +202,9 @@ def helm() -> str:
 
 
 @contextmanager
-def backends(folder: Path, count: int = 1) -> Iterator[list[Backend]]:
+def backends(folder: Path, count: int = 1, *, tls: bool = False) -> Iterator[list[Backend]]:
     """Lend backends, which end with the block."""
-    started = [Backend(folder) for _ in range(count)]
+    started = [Backend(folder, tls=tls) for _ in range(count)]
     try:
         yield started
     finally:

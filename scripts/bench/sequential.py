@@ -296,7 +296,9 @@ def nodes(net: dict[str, Any], execution: str, cluster: dict[str, Any]) -> None:
             VpcConfig={"SecurityGroupIds": [net["group"]], "Subnets": [net["private-0"]]},
             Tags=TAGS,
         )
-    while sagemaker.describe_cluster(ClusterName=NAME)["ClusterStatus"] != "InService":
+    while (found := sagemaker.describe_cluster(ClusterName=NAME))["ClusterStatus"] != "InService":
+        if found["ClusterStatus"] == "Failed":
+            sys.exit(found["FailureMessage"])
         time.sleep(30)
     if not there(eks.describe_addon, "addon", clusterName=NAME, addonName=ADDONS[-1]):
         eks.create_addon(clusterName=NAME, addonName=ADDONS[-1])

@@ -99,6 +99,30 @@ def test_presigned_urls_and_forms_work(stack: Stack, bucket: str, version: str) 
     assert seen[1:4] == [("PutObject", True), ("GetObject", False), ("HeadObject", False)]
 
 
+def test_an_object_may_come_in_chunks_over_a_connection_that_stays(bucket: str) -> None:
+    """S3 API Reference, "Uploads with trailing headers"; boto3 sends all objects so through TLS."""
+    s3 = boto3.client("s3")
+    whole = b"5\r\nhello\r\n0\r\nx-amz-checksum-crc32:NhCmhg==\r\n\r\n"
+    with urllib3.PoolManager(1) as there:
+        for key in ("one", "other"):
+            answer = there.request(
+                "PUT",
+                s3.generate_presigned_url("put_object", {"Bucket": bucket, "Key": key}),
+                body=iter([whole[:7], whole[7:]]),
+                chunked=True,
+                headers={
+                    "Content-Encoding": "aws-chunked",
+                    "x-amz-content-sha256": "STREAMING-UNSIGNED-PAYLOAD-TRAILER",
+                    "x-amz-decoded-content-length": "5",
+                    "x-amz-trailer": "x-amz-checksum-crc32",
+                },
+            )
+            assert answer.status == 200
+        (pool,) = (there.pools[key] for key in there.pools.keys())  # noqa: SIM118  no iterator
+        assert pool.num_connections == 1
+    assert s3.get_object(Bucket=bucket, Key="other")["Body"].read() == b"hello"
+
+
 def test_nobody_reads_a_private_object(stack: Stack, aws: Clients, bucket: str) -> None:
     aws.s3.put_object(Bucket=bucket, Key="k", Body=b"1")
     nobody = boto3.client("s3", config=Config(signature_version=UNSIGNED))

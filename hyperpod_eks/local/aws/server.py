@@ -169,7 +169,12 @@ def _written(environ: WSGIEnvironment, service: str, answer: bytes | Fault) -> _
 
 def _text(environ: WSGIEnvironment) -> str:
     """Return path and body of a request, not more than is kept; the body stays readable."""
-    body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+    if environ.get("wsgi.input_terminated"):  # in chunks, as boto3 sends objects through TLS
+        body = environ["wsgi.input"].read()
+        environ["CONTENT_LENGTH"] = str(len(body))
+        del environ["wsgi.input_terminated"], environ["HTTP_TRANSFER_ENCODING"]
+    else:
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
     environ["wsgi.input"] = io.BytesIO(body)
     return unquote_plus(f"{environ['PATH_INFO']}?{body[:LONGEST].decode(errors='replace')}")
 
@@ -349,17 +354,18 @@ class _Handler(MotoRequestHandler):
         """Answer a request and wait for the next on this connection, as AWS's endpoints do.
 
         werkzeug closes it each time, since it does not know what of a body was read.  Here bodies
-        are read first; those that are large, of no known length or do not come close it too.
+        are read first; those that are large, do not come or come in chunks that nobody reads close
+        it too.
         """
         environ: Any = self.make_environ()
         length = environ.get("CONTENT_LENGTH") or "0"
-        known = re.fullmatch("[0-9]{1,7}", length) and "wsgi.input_terminated" not in environ
+        chunked = "wsgi.input_terminated" in environ
+        known = re.fullmatch("[0-9]{1,7}", length) and not chunked
         try:
             if known:
                 environ["wsgi.input"] = io.BytesIO(self.rfile.read(int(length)))
         except TimeoutError:  # the application's next try says so
             known = None
-        self.close_connection |= not known
         begun: list[Any] = []
 
         def begin(status: str, headers: list[tuple[str, str]], exc: Any = None) -> Any:
@@ -367,6 +373,8 @@ class _Handler(MotoRequestHandler):
 
         try:
             content = b"".join(self.server.app(environ, begin))
+            read = chunked and "wsgi.input_terminated" not in environ
+            self.close_connection |= not (known or read)
             status, reason = begun[0].split(" ", 1)
             self.send_response(int(status), reason)
             names = {name.lower() for name, _ in begun[1]}
