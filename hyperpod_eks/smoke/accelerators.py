@@ -18,7 +18,7 @@ from hyperpod_eks.smoke.images import NCCL_IMAGE, NEURON_IMAGE
 from hyperpod_eks.smoke.inputs import Facts, Finding, Measured, Outcome, Skipped
 from hyperpod_eks.smoke.job import WAIT, Refused, labels, once, read_job, run_job, template
 from hyperpod_eks.smoke.pods import UNPLACED
-from hyperpod_eks.smoke.queues import Place, is_suspended, place, why_queued
+from hyperpod_eks.smoke.queues import Place, is_suspended, place, why_queued, would_stop
 
 NCCL = (
     "/opt/amazon/openmpi/bin/mpirun --allow-run-as-root --tag-output -np {ranks} -N {devices}"
@@ -38,6 +38,8 @@ NCCOM = (
 (github.com/aws/aws-k8s-tester, test/cases/neuron/manifests/multi-node-test-neuron.yaml); AWS
 Neuron documentation, "NCCOM-TEST User Guide", "MPI Execution".
 """
+WORKERS = 2
+"""The nodes of an all-reduce."""
 SHARED = "/dev/shm"  # noqa: S108  in the pod: NCCL shares memory there
 HUGE = "hugepages-2Mi"
 """Pages that EFA uses where it gets them."""
@@ -104,6 +106,8 @@ def _types(facts: Facts, group: str) -> Iterator[tuple[str, Mapping[str, int]]]:
 
 def _run(facts: Facts, group: str, kind: str, has: Mapping[str, int]) -> Ran:
     begun, there = Ran(group, kind, has.get(EFA, 0), "refused"), place(facts, group)
+    if why := would_stop(facts, there, group, _asked(has, there), WORKERS):
+        return begun._replace(reached="queued", why=why)
     document = _job(facts, group, kind, has, there)
     try:
         look = partial(_look, facts, begun)
@@ -112,17 +116,24 @@ def _run(facts: Facts, group: str, kind: str, has: Mapping[str, int]) -> Ran:
         return begun._replace(why=str(error))
 
 
-def _job(facts: Facts, group: str, kind: str, has: Mapping[str, int], there: Place) -> JsonObject:
+def _asked(has: Mapping[str, int], there: Place) -> dict[str, str]:
+    """Return what a worker asks for: all devices of its node."""
     name = GPU if GPU in has else NEURON
-    count = has[name]
-    ranks = 2 * (count if name == GPU else devices.neuron_cores(facts.snapshot, kind))
-    command = (NCCL if name == GPU else NCCOM).format(ranks=ranks, devices=count)
-    image = facts.accelerator_image or facts.copy_of(NCCL_IMAGE if name == GPU else NEURON_IMAGE)
-    asked = {name: str(count), "memory": "32000Mi"}
+    asked = {name: str(has[name]), "memory": "32000Mi"}
     if EFA in has:
         asked |= {EFA: str(has[EFA])}
         if not there.queue or HUGE in there.covers:
             asked |= {HUGE: "5120Mi"}
+    return asked
+
+
+def _job(facts: Facts, group: str, kind: str, has: Mapping[str, int], there: Place) -> JsonObject:
+    name = GPU if GPU in has else NEURON
+    count = has[name]
+    ranks = WORKERS * (count if name == GPU else devices.neuron_cores(facts.snapshot, kind))
+    command = (NCCL if name == GPU else NCCOM).format(ranks=ranks, devices=count)
+    image = facts.accelerator_image or facts.copy_of(NCCL_IMAGE if name == GPU else NEURON_IMAGE)
+    asked = _asked(has, there)
     launcher = {"name": "launcher", "image": image, "command": ["/bin/bash", "-c", command]}
     worker = {
         "name": "worker",
@@ -151,7 +162,7 @@ def _job(facts: Facts, group: str, kind: str, has: Mapping[str, int], there: Pla
                     "template": {"metadata": about, "spec": template(facts, group, launcher)},
                 },
                 "Worker": {
-                    "replicas": 2,
+                    "replicas": WORKERS,
                     "template": {"metadata": about, "spec": template(facts, group, worker) | shm},
                 },
             },

@@ -16,7 +16,7 @@ from hyperpod_eks.kube.client import part, parts, text
 from hyperpod_eks.kube.workloads import reasons
 from hyperpod_eks.smoke.inputs import Facts, Finding, Outcome, Skipped
 from hyperpod_eks.smoke.job import PROBE, WAIT, Refused, labels, once, read_job, run_job, template
-from hyperpod_eks.smoke.queues import Place, is_suspended, place, why_queued, within
+from hyperpod_eks.smoke.queues import Place, is_suspended, place, why_queued, within, would_stop
 
 SCRIPT = """
 import json, os, socket, sys, time, urllib.request
@@ -65,6 +65,8 @@ time.sleep(600)
 Credentials are asked of the EKS Pod Identity agent as the AWS SDKs do, and never printed (Amazon
 EKS User Guide, "Learn how EKS Pod Identity grants pods access to AWS services").
 """
+REQUESTS = {"cpu": "50m", "memory": "64Mi"}
+"""What a pod of this level asks for."""
 START = 300.0
 """Seconds in which a pod must have started and answered."""
 UNPLACED = 60.0
@@ -150,6 +152,8 @@ def seen(facts: Facts) -> list[Seen]:
 def _run(facts: Facts, number: int, pod: Pod) -> Seen:
     """Create a pod, watch it until it has answered or cannot, and remove it."""
     document, namespace = _job(facts, number, pod), pod.place.namespace
+    if why := would_stop(facts, pod.place, pod.group, REQUESTS, 1):
+        return Seen(pod, "queued", why)
     try:
         return run_job(facts, jobs.JOB, namespace, document, partial(_look, facts, pod), START)
     except Refused as error:
@@ -161,7 +165,7 @@ def _job(facts: Facts, number: int, pod: Pod) -> JsonObject:
         "name": "test",
         "image": facts.image,
         "command": ["python3", "-c", SCRIPT, *pod.asked],
-        "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
+        "resources": {"requests": REQUESTS, "limits": {"memory": "256Mi"}},
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "capabilities": {"drop": ["ALL"]},

@@ -7,7 +7,8 @@ HyperPod task governance have the instance type (docs/task-governance.md).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -30,6 +31,8 @@ class Place(NamedTuple):
     covers: frozenset[str] = frozenset()
     """The resources that the queue has quotas for: a job that asks for another one waits forever
     (Kueue documentation, "Cluster Queue", "Resources")."""
+    owner: str = ""
+    """The ClusterQueue that the queue belongs to."""
 
 
 class Quota(NamedTuple):
@@ -60,33 +63,56 @@ def _best(facts: Facts, group: str, quotas: list[Quota]) -> Place | None:
     return min(found, key=lambda one: (-one.amount, *one.place[:2])).place if found else None
 
 
-def _quotas(facts: Facts) -> list[Quota]:
-    def ask() -> list[Quota]:
+def _kinds(facts: Facts) -> tuple[str, Mapping[str, objects.Kind]]:
+    """Return the newest version of Kueue that is served, and its kinds; none without Kueue."""
+
+    def ask() -> tuple[str, Mapping[str, objects.Kind]]:
         for version in VERSIONS:
             kinds = objects.served(facts.access, version)
             if "LocalQueue" in kinds:
-                return list(_read(facts, version, kinds))
-        return []
+                return version, kinds
+        return "", {}
 
-    return facts.snapshot.once("quotas of the test", ask)
+    return facts.snapshot.once("kinds of Kueue of the test", ask)
 
 
-def _read(facts: Facts, version: str, kinds: dict[str, objects.Kind]) -> Iterator[Quota]:
-    local, clusters, flavors = (
-        objects.every(facts.access, version, kinds[kind])
-        for kind in ("LocalQueue", "ClusterQueue", "ResourceFlavor")
-    )
-    types = {_name(x): text(x, "spec", "nodeLabels", INSTANCE_TYPE) for x in flavors}
+def _quotas(facts: Facts) -> list[Quota]:
+    return facts.snapshot.once("quotas of the test", lambda: list(_read(facts)))
+
+
+def _read(facts: Facts) -> Iterator[Quota]:
+    version, kinds = _kinds(facts)
+    if not kinds:
+        return
+    local = objects.every(facts.access, version, kinds["LocalQueue"])
+    clusters = _cluster_queues(facts)
     active = {_name(x): x for x in clusters if text(x, "spec", "stopPolicy") in ("", "None")}
     for each in local:
-        queue = active.get(text(each, "spec", "clusterQueue"))
-        groups = parts(queue, "spec", "resourceGroups")
+        owner = text(each, "spec", "clusterQueue")
+        groups = parts(active.get(owner), "spec", "resourceGroups")
         named = [name for group in groups for name in group.get("coveredResources") or ()]
-        where = Place(text(each, "metadata", "namespace"), _name(each), frozenset(named))
+        space = text(each, "metadata", "namespace")
+        where = Place(space, _name(each), frozenset(named), owner)
         for flavor in (flavor for group in groups for flavor in parts(group, "flavors")):
-            yield Quota(where, types.get(text(flavor, "name"), ""), _amount(flavor))
+            yield Quota(where, _types(facts).get(text(flavor, "name"), ""), _amount(flavor))
         if not groups:  # nothing can run in this namespace
             yield Quota(where, "none", 0.0)
+
+
+def _cluster_queues(facts: Facts) -> list[JsonMapping]:
+    version, kinds = _kinds(facts)
+    return objects.every(facts.access, version, kinds["ClusterQueue"])
+
+
+def _types(facts: Facts) -> dict[str, str]:
+    """Return the instance types by flavor."""
+    version, kinds = _kinds(facts)
+
+    def ask() -> dict[str, str]:
+        found = objects.every(facts.access, version, kinds["ResourceFlavor"])
+        return {_name(x): text(x, "spec", "nodeLabels", INSTANCE_TYPE) for x in found}
+
+    return facts.snapshot.once("flavors of the test", ask)
 
 
 def _name(document: JsonMapping) -> str:
@@ -94,13 +120,88 @@ def _name(document: JsonMapping) -> str:
 
 
 def _amount(flavor: JsonMapping) -> float:
-    """Return the quota of a flavor's accelerators, else of its vCPUs; they may be thousandths."""
-    given = {text(x, "name"): str(x.get("nominalQuota")) for x in parts(flavor, "resources")}
-    for name in (GPU, NEURON, "cpu"):
-        with suppress(ValueError):
-            amount = given.get(name, "")
-            return float(amount.removesuffix("m")) / (1000 if amount.endswith("m") else 1)
-    return 0.0
+    """Return the quota of a flavor's accelerators, else of its vCPUs."""
+    given = {text(x, "name"): x.get("nominalQuota") for x in parts(flavor, "resources")}
+    return next((quantity(given[name]) for name in (GPU, NEURON, "cpu") if name in given), 0.0)
+
+
+_SCALES = {"n": 1e-9, "u": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3} | {
+    f"{letter}{binary}": float((1024 if binary else 1000) ** power)
+    for power, letter in enumerate("KMGTPE", 1)
+    for binary in ("", "i")
+}
+
+
+def quantity(value: object) -> float:
+    """Return the value of a quantity of Kubernetes; 0 for anything else.
+
+    >>> quantity("50m"), quantity("64Mi"), quantity(2), quantity(None)
+    (0.05, 67108864.0, 2.0, 0.0)
+    """
+    found = re.fullmatch(r"(\d+\.?\d*(?:[eE][+-]?\d+)?)([numkKMGTPE]?i?)", str(value))
+    return float(found[1]) * _SCALES.get(found[2], 0.0) if found else 0.0
+
+
+def would_stop(facts: Facts, there: Place, group: str, asked: Mapping[str, str], pods: int) -> str:
+    """Return why no job is created: Kueue would stop tasks of others for it; "" if it would not.
+
+    A task within its queue's quota may stop those of other queues in the cohort that borrow what
+    it needs (Kueue documentation, "Preemption", reclaimWithinCohort), and a test is worth no task.
+    """
+    queues = {_name(x): x for x in _cluster_queues(facts)} if there.queue else {}
+    mine = queues.get(there.owner)
+    if not (mine and (cohort := _cohort(mine))):
+        return ""
+    kinds = {"", *(node.instance_type for node in facts.of_group(group))}
+    usage = {name: _usage(x) for name, x in queues.items() if _cohort(x) == cohort}
+    for (flavor, resource), own in usage[there.owner].items():
+        need = pods * quantity(asked.get(resource))
+        every = {n: u[flavor, resource] for n, u in usage.items() if (flavor, resource) in u}
+        borrow = [name for name, one in every.items() if one.used > one.quota]
+        free = max(0.0, own.kept - own.used) + sum(one.left for one in every.values())
+        fits = need > 0 and own.used + need <= own.quota
+        if _types(facts).get(flavor, "") in kinds and borrow and fits and need > free:
+            return (
+                f"no job was created: in the queue {there.queue} it would stop tasks of"
+                f" {', '.join(sorted(borrow))}, which borrow its quota for {resource} of {flavor}"
+            )
+    return ""
+
+
+class _Use(NamedTuple):
+    """What a queue has and uses of a resource; ``kept`` is what it does not lend."""
+
+    quota: float
+    kept: float
+    used: float
+
+    @property
+    def left(self) -> float:
+        """What it lends and nobody uses; below 0 what it borrows."""
+        return self.quota - self.kept - max(0.0, self.used - self.kept)
+
+
+def _cohort(queue: JsonMapping) -> str:
+    """Return the cohort of a ClusterQueue (v1beta2 and v1beta1 have other names for it)."""
+    return text(queue, "spec", "cohortName") or text(queue, "spec", "cohort")
+
+
+def _usage(queue: JsonMapping) -> dict[tuple[str, str], _Use]:
+    """Return what a ClusterQueue has and uses, by flavor and resource."""
+    used = {
+        (text(flavor, "name"), text(each, "name")): quantity(each.get("total"))
+        for flavor in parts(queue, "status", "flavorsUsage")
+        for each in parts(flavor, "resources")
+    }
+    found: dict[tuple[str, str], _Use] = {}
+    for group in parts(queue, "spec", "resourceGroups"):
+        for flavor in parts(group, "flavors"):
+            for each in parts(flavor, "resources"):
+                key, quota = (text(flavor, "name"), text(each, "name")), each.get("nominalQuota")
+                lends = each.get("lendingLimit")
+                kept = 0.0 if lends is None else max(0.0, quantity(quota) - quantity(lends))
+                found[key] = _Use(quantity(quota), kept, used.get(key, 0.0))
+    return found
 
 
 def why_queued(facts: Facts, job: JsonMapping) -> str:

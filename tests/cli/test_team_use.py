@@ -45,6 +45,12 @@ def running(team: str) -> dict[str, bool]:
     return {each["metadata"]["name"]: not each["spec"]["suspend"] for each in found}
 
 
+def pods() -> set[str]:
+    """The pods of all teams, by uid."""
+    found = kubernetes("GET", "/api/v1/pods")["items"]
+    return {x["metadata"]["uid"] for x in found if "hyperpod-ns" in x["metadata"]["namespace"]}
+
+
 def why(team: str, name: str) -> dict[str, str]:
     """The conditions of a job's Workload: type and reason of those that are True."""
     path = f"/apis/kueue.x-k8s.io/v1beta2/namespaces/hyperpod-ns-{team}/workloads"
@@ -114,6 +120,22 @@ def test_a_team_takes_back_what_it_lends_and_status_shows_it(owner: User) -> Non
         row[:9] for row in rows
     ]
     assert ["✔", "speech", "1", "0"] in [row[:4] for row in rows]
+
+
+def test_a_test_takes_back_nothing_from_a_team_that_borrows(owner: User) -> None:
+    starts(owner, "vision", "own", "8", "research")
+    starts(owner, "vision", "borrower", "4", "research")
+    starts(owner, "speech", "other", "4", "research")
+    before = pods()
+    said = owner.types("test", "demo", "-f", "c.yaml", "--level", "2", "-o", "json")
+    assert pods() == before  # one that was stopped would have another pod by now
+    (row,) = (each for each in said.document["checks"] if each["status"] == "failed")
+    (finding,) = row["findings"]
+    assert (said.code, row["id"], finding["cause"]) == (11, "admission", "not-admitted")
+    assert "would stop tasks of hyperpod-ns-vision-clusterqueue" in finding["says"]
+    kubernetes("DELETE", f"{jobs('vision')}/borrower")
+    said = owner.types("test", "demo", "-f", "c.yaml", "--level", "2", "-o", "json")
+    assert said.code == 0, said.err
 
 
 def test_status_needs_no_further_round_and_says_what_it_cannot_read(owner: User) -> None:
