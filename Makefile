@@ -54,8 +54,11 @@ lock: .cache/uv/bin/uv  ## renew the versions and hashes in requirements/
 	-$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes \
 	  --requirement $< --dest $@ && touch $@
 
-demo: .venv/local .cache/helm/4.3.1/helm  ## create, show and delete a cluster on the embedded stack
-	@PATH="$(CURDIR)/$(BIN):$(CURDIR)/.cache/helm/4.3.1:$$PATH" scripts/demo.sh
+# the helm that hyperpod-eks downloads (hyperpod_eks/helm/download.py); tests also take the oldest and the newest
+HELM := 4.1.4
+
+demo: .venv/local .cache/helm/$(HELM)/helm  ## create, show and delete a cluster on the embedded stack
+	@PATH="$(CURDIR)/$(BIN):$(CURDIR)/.cache/helm/$(HELM):$$PATH" scripts/demo.sh
 
 test: .venv/dev .cache/published .cache/helm/3.17.2/helm .cache/helm/4.3.1/helm  ## run the tests
 	@$(BIN)/python -m pytest -n 1 tests/prove >.cache/prove.log 2>&1 & prove=$$!; \
@@ -85,13 +88,13 @@ format: .venv/dev  ## put the code into shape
 bench: .venv/local .cache/helm/4.3.1/helm .cache/awscli/bin/aws  ## measure, and write docs/performance.md (10 minutes)
 	$(BIN)/python scripts/bench --write
 
-E2E := PATH="$(CURDIR)/.cache/helm/4.3.1:$$PATH" $(BIN)/python scripts/e2e.py
+E2E := PATH="$(CURDIR)/.cache/helm/$(HELM):$$PATH" $(BIN)/python scripts/e2e.py
 WHERE := --account "$(ACCOUNT)" --region "$(REGION)" --endpoint "$(ENDPOINT)"
 
-e2e: .venv/local .cache/helm/4.3.1/helm  ## run on a real account, which costs money (docs/e2e.md)
+e2e: .venv/local .cache/helm/$(HELM)/helm  ## run on a real account, which costs money (docs/e2e.md)
 	@$(E2E) run $(WHERE) --tier "$(or $(TIER),0)" --budget "$(or $(BUDGET),5)" $(if $(KEEP),--keep)
 
-e2e-sweep: .venv/local .cache/helm/4.3.1/helm  ## remove what an interrupted e2e left
+e2e-sweep: .venv/local .cache/helm/$(HELM)/helm  ## remove what an interrupted e2e left
 	@$(E2E) sweep $(WHERE) $(if $(NOW),--now)
 
 docs: .venv/dev  ## write the generated pages

@@ -33,7 +33,7 @@ cat <<'END'
 To continue by hand, with an account on this machine, in this folder:
 
   . .venv/bin/activate
-  export HYPERPOD_EKS_HELM="$PWD/.cache/helm/4.3.1/helm"   # the helm of the demo
+  export HYPERPOD_EKS_HELM="$PWD/.cache/helm/4.1.4/helm"   # the helm of the demo
   hyperpod-eks create mine --local
   hyperpod-eks plan -f examples/storage.yaml --local
   hyperpod-eks delete mine --local

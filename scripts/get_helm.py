@@ -55,7 +55,8 @@ PACKAGES = {
         "65691ff77eb6fa44c908b77a1082c9f092c3b9733b5cefabec0d1104890e21a8",
     ),
 }
-NEWEST = "4.3.1"
+USUAL = "4.1.4"
+"""The one that hyperpod-eks downloads."""
 OTHERWISE = (
     "Install helm yourself (https://helm.sh/docs/intro/install/) and have it on PATH,"
     " or name it with --helm or HYPERPOD_EKS_HELM."
@@ -73,7 +74,7 @@ def main() -> int:
     if unknown := set(options.versions) - PACKAGES.keys():
         parser.error(f"unknown helm {', '.join(unknown)}: choose from {', '.join(PACKAGES)}")
     try:
-        for version in options.versions or [NEWEST]:
+        for version in options.versions or [USUAL]:
             fetch(version, options.into / version)
     except Failed as error:
         print(f"get_helm: {error}\n{OTHERWISE}", file=sys.stderr)

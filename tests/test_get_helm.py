@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -11,6 +12,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from hyperpod_eks.helm.download import VERSION
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "get_helm.py"
 SHARED = Path(__file__).parents[1] / ".cache" / "helm"
@@ -94,3 +97,17 @@ def test_an_unknown_version_is_a_usage_error(tmp_path: Path) -> None:
 
     assert done.returncode == 2
     assert "unknown helm 2.0.0: choose from 3.17.2, 4.1.4, 4.3.1" in done.stderr
+
+
+def test_users_meet_one_version_of_helm() -> None:
+    """The demo, the README and a real account have the helm that the tool would download."""
+    root = Path(__file__).parents[1]
+    named = {
+        "Makefile": r"^HELM := (.+)$",
+        "README.md": r"/helm/([\d.]+)/helm",
+        "scripts/demo.sh": r"/helm/([\d.]+)/helm",
+        "scripts/get_helm.py": r'^USUAL = "(.+)"$',
+    }
+    for file, pattern in named.items():
+        found = re.findall(pattern, (root / file).read_text(), re.MULTILINE)
+        assert set(found) == {VERSION}, file
