@@ -159,7 +159,7 @@ def text(document: List) -> str:
 def then(options: Options, document: List) -> Iterator[str]:
     """Yield what the prices leave out."""
     if any(row["usd_per_hour"] is not None for row in document["clusters"]):
-        yield "USD/HOUR is nodes and control plane; plan NAME adds disks, NAT gateways and all else"
+        yield "USD/HOUR is nodes and control plane, without disks, NAT gateways and the rest"
 
 
 command = define(
