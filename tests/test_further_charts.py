@@ -201,6 +201,14 @@ def rows(user: User, verb: str = "status") -> dict[str, Any]:
     return {key: each for key, each in found.items() if key.startswith("charts/")}
 
 
+def why(user: User) -> dict[str, str]:
+    """Return why `plan` changes each release, by name."""
+    said = user.types("plan", "-f", "demo.yaml", "-o", "json")
+    resources = said.document["resources"]
+    rows = [each for each in resources if each["key"].startswith("charts/")]
+    return {each["key"].partition("/")[2]: each["why"] for each in rows}
+
+
 @pytest.fixture
 def repository(tmp_path: Path) -> Iterator[Server]:
     """A Helm repository that has the chart ``far`` in versions 1.2.3 and 1.3.0."""
@@ -238,10 +246,14 @@ def test_charts_come_change_and_go_with_the_config(
     monkeypatch.setenv("NOTE", "SENT-2")
     declared(user, both.replace("1.2.3", "1.3.0"))
     assert set(rows(user, "plan").values()) == {"change"}
+    assert why(user) == {"near": "values changed: note", "far": "version 1.2.3 → 1.3.0"}
     create(user)
     assert note(user, "near", "near") == "xSENT-2y"
     chart(user.folder, "near", **{"templates/more.yaml": "# more\n"})
     assert rows(user, "plan") == {"charts/near": "change", "charts/far": "keep"}
+    now = f"now {user.folder / 'near'}"
+    assert why(user)["near"] == f"the content of the chart or its images changed: {now}"
+    assert "SENT" not in user.types("plan", "-f", "demo.yaml", "-o", "json").out
     create(user)
     text = (user.folder / "demo.hyperpod-eks.json").read_text()
     assert json.loads(text)["schema"] == "hyperpod-eks/manifest/v2"  # 0.1.0 would drop releases
@@ -290,7 +302,9 @@ def test_what_others_do_with_a_release_is_put_right(user: User, change: str) -> 
     by_hand(user, *change.split())
     planned = user.types("plan", "-f", "demo.yaml", "-o", "json").document["resources"]
     changed = "helm/release" if "hyperpod" in change else "charts/near"
-    assert {each["key"] for each in planned if each["action"] == "change"} == {changed}
+    changes = [each for each in planned if each["action"] == "change"]
+    assert [each["key"] for each in changes] == [changed]
+    assert changes[0]["why"].endswith("its last change failed, or is somebody else's")
     create(user)
     assert content(user).keys() >= {key for key in before if "helm.release" not in key}
     assert note(user, "near", "near") == "none"

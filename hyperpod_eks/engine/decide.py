@@ -173,7 +173,8 @@ def _decide_present(observation: Observation, live: Live, given: Circumstances) 
     if differs and (not given.updated or want.first(differs) != given.updated):
         lines = [*disruptions(want, live, observation.differs), *overwritten(observation)]
         lost = [line.removeprefix(f"{want.key}: ") for line in lines]
-        return Decision(Action.CHANGE, "; ".join(lost), differs)
+        said = want.in_words(live, differs)
+        return Decision(Action.CHANGE, "; ".join([*lost, *([said] if said else [])]), differs)
     if given.just_updated and given.updated.keys() & {*differs, *observation.unproven}:
         return Decision(Action.WAIT, "the change is not visible yet")
     if differs:

@@ -35,6 +35,11 @@ class Pin:
     url: str
     digest: str
 
+    @property
+    def commit(self) -> str:
+        """The commit in its URL, as git abbreviates it."""
+        return self.url.rpartition("/")[2][:7]
+
 
 # Commit of 2026-06-22.  The chart's own version has always been 0.1.0.
 PINNED = Pin(
@@ -42,6 +47,9 @@ PINNED = Pin(
     "011ca927123e02b35a399935bbb3ab1905fe33c7",
     "d4bef34e665877995a82614fde96124cc148f674a775e427dd24887c527255f5",
 )
+
+# What was PINNED in earlier versions: renewing it adds the old one, so that `plan` can name it.
+EARLIER: tuple[Pin, ...] = ()
 
 # The regions for which the chart has an account with the health monitoring agent's image; in others
 # it silently uses the image of us-east-1, which nodes there may be unable to pull.

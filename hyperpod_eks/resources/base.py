@@ -444,6 +444,10 @@ class Resource(ABC):
         """Return why ``update`` cannot change a field of ``differs``; empty if it can."""
         return self.immutable.get(name, "")
 
+    def in_words(self, live: Live, differs: Differs) -> str:
+        """Say what differs where the facts are digests; empty if they say it themselves."""
+        return ""
+
     def disruption(self, live: Live, differs: Differs) -> list[str]:
         """Return the nodes or data that an update would remove, a line each."""
         return []

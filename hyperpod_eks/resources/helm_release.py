@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import field, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,7 @@ from hyperpod_eks.aws.transport import ca_bundle
 from hyperpod_eks.config import variables
 from hyperpod_eks.config.lifecycle import check_folder, is_elsewhere
 from hyperpod_eks.documents import JsonMapping, JsonObject
-from hyperpod_eks.errors import Usage
+from hyperpod_eks.errors import HyperpodError, Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.helm import chart
 from hyperpod_eks.helm import release as helm
@@ -37,6 +38,11 @@ from hyperpod_eks.resources.base import (
     Resource,
     State,
 )
+
+DECLARED = "declared"
+"""What a release is said to be installed from, if that is the declared chart."""
+MOST = 6
+"""Keys of values to name."""
 
 
 @frozen
@@ -91,9 +97,8 @@ class Release(Resource):
                 f"{found.namespace}/{found.name}"
             ):
                 continue
-            lives.append(
-                _live(found, snapshot.aws.lineage if ours else "another release of the chart")
-            )
+            live = _live(found, snapshot.aws.lineage if ours else "another release of the chart")
+            lives.append(self._identified(live, found))
         return lives
 
     def names(self, live: Live | None = None) -> Iterable[str]:
@@ -118,9 +123,53 @@ class Release(Resource):
         values: JsonObject = variables.resolved(json.loads(self.values), f"{self.setting}.values")
         return values
 
-    def _fingerprint(self, values: JsonMapping) -> str:
+    def _fingerprint(self, values: JsonMapping, content: str = "") -> str:
         names = (name for both in self.images for name in both)
-        return chart.fingerprint(" ".join([self._content, *names]), values)
+        return chart.fingerprint(" ".join([content or self._content, *names]), values)
+
+    def _identified(self, live: Live, found: helm.Release) -> Live:
+        """Add what is known of its chart and values, for `in_words`: values only as digests."""
+        content = {pin.digest: pin.commit for pin in (chart.PINNED, *chart.EARLIER)}
+        with suppress(HyperpodError):  # a folder on another machine, or one that is gone
+            content[self._content] = DECLARED
+        known = (
+            name
+            for each, name in content.items()
+            if self._fingerprint(found.values, each) == found.fingerprint
+        )
+        about = {"installed": next(known, ""), "values": _leaves(found.values)}
+        return replace(live, attributes={**live.attributes, **about})
+
+    def in_words(self, live: Live, differs: Differs) -> str:
+        """Say what of chart and values differs from the release."""
+        if "fingerprint" not in differs or "values" not in live.attributes:
+            return ""
+        if live.facts["fingerprint"] == live.why:
+            return "its last change failed, or is somebody else's"
+        try:
+            now = _leaves(self._values())
+        except Usage:  # a variable without a value
+            return ""
+        then = live.attributes["values"]
+        changed = sorted(key for key in now.keys() | then.keys() if now.get(key) != then.get(key))
+        parts = [self._chart_in_words(live, sure=not changed)]
+        if changed:
+            more = f" and {len(changed) - MOST} more" if len(changed) > MOST else ""
+            parts.append(f"values changed: {', '.join(changed[:MOST])}{more}")
+        return "; ".join(filter(None, parts))
+
+    def _chart_in_words(self, live: Live, *, sure: bool) -> str:
+        """Say how the chart differs; empty if it does not, or if nothing says that it does.
+
+        ``sure`` is whether nothing else differs.
+        """
+        was = str(live.attributes["installed"])
+        if was == DECLARED:
+            return ""
+        new = self.chart or f"commit {chart.PINNED.commit}"
+        if was:
+            return f"chart: commit {was} → {new}"
+        return f"the content of the chart or its images changed: now {new}" if sure else ""
 
     @cached_property
     def _content(self) -> str:
@@ -246,7 +295,8 @@ class ChartRelease(Release):
             live = replace(live, holds_data=True, held_by=frozenset())
         facts = {**live.facts, "namespace": found.namespace}
         others = {} if found.owner else {"whose": "whoever installed it with helm"}
-        return [replace(live, facts=facts, attributes={**live.attributes, **others})]
+        live = replace(live, facts=facts, attributes={**live.attributes, **others})
+        return [self._identified(live, found)]
 
     @cached_property
     def _content(self) -> str:
@@ -257,6 +307,13 @@ class ChartRelease(Release):
             where = f"{self.setting}.chart"
             raise Usage(f"{where}: {fault}", f"Correct {where} in the config.", setting=where)
         return chart.digest(Path(self.chart))
+
+    def _chart_in_words(self, live: Live, *, sure: bool) -> str:
+        """Say which version follows which, if it is downloaded."""
+        was = str(live.attributes["chart_version"])
+        if self.remote and was != self.version:
+            return f"version {was} → {self.version}"
+        return super()._chart_in_words(live, sure=sure)
 
     def _source(self, folder: Path, program: Helm) -> Path | None:
         remote = self.remote
@@ -298,6 +355,19 @@ class ChartRelease(Release):
                 helm.uninstall(access, program, found)
 
 
+def _leaves(values: object, path: str = "") -> dict[str, str]:
+    """Return digests of the values by dotted key; what is null is left to the chart.
+
+    >>> list(_leaves({"a": {"b": 1, "c": None}, "d": []}))
+    ['a.b', 'd']
+    """
+    if isinstance(values, Mapping) and (values or not path):
+        under = [(f"{path}.{key}" if path else str(key), value) for key, value in values.items()]
+        return {key: each for name, value in under for key, each in _leaves(value, name).items()}
+    words = json.dumps(values, sort_keys=True)
+    return {} if values is None else {path: hashlib.sha256(words.encode()).hexdigest()}
+
+
 def _unreachable(error: kube.KubeNotReady, snapshot: Snapshot) -> Live:
     """Return a release for a cluster that does not answer: create restores a lost access entry."""
     who = snapshot.aws.lineage
@@ -318,5 +388,6 @@ def _live(found: helm.Release, owner: str) -> Live:
             "status": found.status,
             "revision": found.revision,
             "chart": f"{found.chart}-{found.chart_version}",
+            "chart_version": found.chart_version,
         },
     )

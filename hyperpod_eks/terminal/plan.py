@@ -10,6 +10,7 @@ from hyperpod_eks.terminal.text import (
     Line,
     Piece,
     asciify,
+    brief_digest,
     cells,
     clean,
     crop,
@@ -77,7 +78,7 @@ def _row(row: JsonMapping, width: int) -> Iterator[Line]:
     name = row["key"].partition("/")[2]
     size = max(28, cells(name))
     words = "  ".join(clean(text) for text in (row["id"], row["why"]) if text)
-    wrapped = wrap(words, width - 15 - size, most=4)
+    wrapped = wrap(words, width - 15 - size, most=6)
     yield [
         Piece(f"  {sign} {row['action']:<7}  ", style),
         Piece(pad(name, size)),
@@ -97,7 +98,7 @@ def _brief(value: object) -> str:
         return ", ".join(map(_brief, value)) or "none"
     if isinstance(value, Mapping):
         return "; ".join(f"{key}: {_brief(each)}" for key, each in value.items()) or "none"
-    return "none" if value in (None, "") else clean(str(value))
+    return "none" if value in (None, "") else clean(brief_digest(str(value)))
 
 
 def _sum(document: JsonMapping, width: int) -> Iterator[Line]:

@@ -10,6 +10,7 @@ from hyperpod_eks.terminal.text import (
     Line,
     Piece,
     asciify,
+    brief_digest,
     cells,
     clean,
     crop,
@@ -65,10 +66,12 @@ def _written(line: Line, width: int, colour: bool, utf8: bool) -> str:
 def _cluster(document: Json, width: int) -> Iterator[Line]:
     cluster = document.get("cluster") or {}
     status = clean(cluster.get("status") or "absent")
+    # as declared is not ready while EKS itself says what is wrong
+    ready = cluster.get("ready") and not (document.get("eks") or {}).get("health")
     if tone(status) == "good":
-        status += ", ready" if cluster.get("ready") else ", not ready"
+        status += ", ready" if ready else ", not ready"
     name = Piece(clean(cluster.get("name", "")), "strong")
-    yield [_mark("ready" if cluster.get("ready") else _worse(status)), name, Piece(f"  {status}")]
+    yield [_mark("ready" if ready else _worse(status)), name, Piece(f"  {status}")]
     where = [clean(document[key]) for key in ("account", "region") if document.get(key)]
     if where:
         yield [Piece(f"  {' '.join(where)}")]
@@ -306,7 +309,7 @@ def _brief(value: object) -> str:
         if value in (None, "")
         else str(value).lower()
         if isinstance(value, bool)
-        else str(value)
+        else brief_digest(str(value))
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -41,6 +42,15 @@ def elapsed(seconds: float) -> str:
     if minutes == 0:
         return f"{rest}s"
     return f"{minutes}m{rest:02}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02}m"
+
+
+def brief_digest(text: str) -> str:
+    """Return the beginning of a SHA-256, which nobody reads whole; any other text as it is.
+
+    >>> brief_digest("0123456789abcdef" * 4)
+    '0123456789ab…'
+    """
+    return f"{text[:12]}…" if re.fullmatch("[0-9a-f]{64}", text) else text
 
 
 def clean(text: object) -> str:

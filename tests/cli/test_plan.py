@@ -13,6 +13,7 @@ import boto3
 import pytest
 
 from hyperpod_eks.aws.client import Aws, read_only
+from hyperpod_eks.helm import chart
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import Call, Fault
 from hyperpod_eks.local.stack import Stack
@@ -549,3 +550,28 @@ def test_the_exit_code_tells_that_there_is_nothing_to_do(demo: User) -> None:
     assert demo.types(*words).code == 0
     assert demo.types("create", *words[1:], "--dry-run").code == 0
     assert demo.types("create", *words[1:]).code == 2
+
+
+def test_a_changed_chart_is_said_in_words(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its fingerprint is a digest, which tells nobody what has changed."""
+    user.has("demo")
+    old = chart.Pin("https://example.com/tar.gz/aaaabbbbcccc", chart.content(CHART))
+    monkeypatch.setattr(chart, "EARLIER", (old,))
+    monkeypatch.setenv("COLUMNS", "80")
+    values = "{health-monitoring-agent: {enabled: false}, extra: null, secret: [hidden]}"
+    text = f"name: demo\nregion: us-west-2\nchart: {{values: {values}}}\n"
+    (user.folder / "demo.yaml").write_text(text)
+
+    said = user.types("plan", "-f", "demo.yaml", "-o", "json")
+    (row,) = (each for each in said.document["resources"] if each["key"] == "helm/release")
+    shown = user.types("plan", "-f", "demo.yaml").out
+    status = user.types("status", "-f", "demo.yaml").out
+
+    words = f"chart: commit aaaabbb → commit {chart.PINNED.commit}"
+    keys = "values changed: health-monitoring-agent.enabled, secret"
+    assert row["why"] == f"{words}; {keys}"
+    for text in (" ".join(shown.split()), " ".join(status.split())):
+        assert words in text
+        assert keys in text
+        assert "hidden" not in text
+        assert not re.search("[0-9a-f]{20}", text.partition("fingerprint")[2])

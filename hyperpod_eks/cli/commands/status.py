@@ -168,7 +168,11 @@ def seen(at: Opened, observations: list[Observation], snapshot: Snapshot) -> vie
         "region": at.resolved.region,
         "eks": _control_plane(at.resolved.name, _about(by_key, "eks/cluster")),
         "addons": [_addon(s.want.label, by_key) for s in observations if s.want.step == "addons"],
-        "helm": dict(_about(by_key, "helm/release")),
+        "helm": {
+            name: value
+            for name, value in _about(by_key, "helm/release").items()
+            if name in ("release", "namespace", "status", "revision", "chart")
+        },
         "instance_groups": _about(by_key, "hyperpod/cluster").get("groups", []),
         "warnings": warnings,
         "compared": at.declared,
@@ -198,9 +202,7 @@ def _cluster(name: str, by_key: Mapping[str, Observation]) -> StatusCluster:
         "arn": cluster.live.arn if cluster and cluster.live else "",
         "status": about.get("status", "absent"),
         "failure": about.get("failure", ""),
-        "ready": cluster is not None
-        and all(s.status is Status.MATCHES for s in by_key.values())
-        and not _about(by_key, "eks/cluster").get("issues"),
+        "ready": cluster is not None and all(s.status is Status.MATCHES for s in by_key.values()),
     }
 
 
@@ -238,12 +240,13 @@ _OBSERVED: dict[str, State] = {
 
 def _row(observation: Observation) -> StatusRow:
     live = observation.live
+    words = [live.why, observation.want.in_words(live, observation.differs)] if live else []
     return {
         "name": observation.want.label,
         "id": live.id if live else "",
         "arn": live.arn if live else "",
         "state": _OBSERVED[observation.status.name],
-        "why": live.why if live else "",
+        "why": "; ".join(filter(None, words)),
         "differs": _pairs(observation.differs),
         "unproven": _pairs(observation.unproven),
         "unknown": list(observation.unknown),
