@@ -103,6 +103,16 @@ class Console:
         """Return another command line for the same cluster."""
         return f"hyperpod-eks {command} {called(self.place.name or '', self.place)}"
 
+    @property
+    def logged(self) -> bool:
+        """Whether the run works with AWS, so that it has a log: `init` and `outputs` do not."""
+        return self._keep is not Log.NONE
+
+    @property
+    def changes(self) -> bool:
+        """Whether the run may change something in AWS."""
+        return self._keep is Log.KEPT
+
     @contextmanager
     def reporting(self, command: str, options: Output, keep: Log) -> Iterator[Report]:
         """Set up the output that ``options`` ask for; yield the `Report` for the run's events.
@@ -234,7 +244,7 @@ class Console:
 
         A run that has not come to its first resource has nothing to undo.
         """
-        if not resume or self.quiet or self._keep is not Log.KEPT or resume in said:
+        if not resume or self.quiet or not self.changes or resume in said:
             return []
         undo = ("To delete it instead", self.called("delete"))
         undone = self.command == "create" and self.began and undo[1] not in said

@@ -72,15 +72,15 @@ def _refused_by_the_system(console: Console, error: OSError) -> int:
 
 
 def _stopped(console: Console, stop: Interrupted) -> int:
-    lines = [f"To continue: {console.again}"]
+    lines = [f"To continue: {console.again}"] if console.logged else []
     if console.command == "create" and console.began:
         lines += [
             f"To delete it instead: {console.called('delete')}",
             "AWS completes and bills operations that have already started.",
         ]
-    test = "what the test created is deleted"
-    done = test if console.command == "test" else "everything is recorded"
-    return console.fail(stop.code, f"{stop}; {done}", "\n".join(lines), "Interrupted")
+    recorded = "; everything is recorded" if console.changes else ""
+    done = "; what the test created is deleted" if console.command == "test" else recorded
+    return console.fail(stop.code, f"{stop}{done}", "\n".join(lines), "Interrupted")
 
 
 def _unforeseen(console: Console, error: Exception) -> int:

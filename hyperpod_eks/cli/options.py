@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from hyperpod_eks.frozen import frozen
 
@@ -20,12 +21,23 @@ if TYPE_CHECKING:
 FORMS = ("text", "json", "yaml", "table", "env", "dotenv", "github")
 
 
+class Option(click.Option):
+    """An option whose value is not empty: ``-f "$CONFIG"`` without CONFIG is not no ``-f``."""
+
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
+        """Convert a value.  Raises click.BadParameter for an invalid or empty one."""
+        typed = ctx.get_parameter_source(self.name or "") is ParameterSource.COMMANDLINE
+        if typed and (value == "" or (isinstance(value, tuple | list) and "" in value)):
+            raise click.BadParameter("it is empty; pass a value, or omit the option.", ctx, self)
+        return super().type_cast_value(ctx, value)
+
+
 def option(*flags: str, **about: Any) -> Any:
     """Declare a field that is an option; ``about`` are the arguments of `click.Option`.
 
     The return type is Any, as with `dataclasses.field`, so that a field of any type accepts it.
     """
-    return _declared(click.Option, flags, {"show_default": "default" in about, **about})
+    return _declared(Option, flags, {"show_default": "default" in about, **about})
 
 
 def flag(*flags: str, help: str) -> bool:  # noqa: A002  click's name

@@ -6,8 +6,11 @@ import os
 import pty
 import re
 import resource
+import signal
+import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -111,6 +114,27 @@ def test_a_wrong_answer_is_asked_again_at_its_question(user: User) -> None:
     assert said.err.count("Name of the cluster") == 2
     assert said.err.count("AWS region [") == 2
     assert (user.folder / "asked.yaml").exists()
+
+
+def test_ctrl_c_at_a_question_claims_nothing(user: User) -> None:
+    """Nothing was recorded, and there is nothing to continue."""
+    control, program = pty.openpty()
+    words = [sys.executable, "-m", "hyperpod_eks", "init", "--example", "storage"]
+    environ = {**os.environ, "CI": "", "PYTHONPATH": os.pathsep.join(sys.path)}
+    with (
+        os.fdopen(control),
+        os.fdopen(program) as stdin,
+        subprocess.Popen(words, stdin=stdin, stderr=subprocess.PIPE, env=environ) as process,
+    ):
+        assert process.stderr
+        asked = process.stderr.read(len("Name of the cluster [demo]:"))
+        while process.poll() is None:  # a signal just before Python's read does not end that read
+            process.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(1)
+        said = (asked + process.stderr.read()).decode()
+    assert process.returncode == 130, said
+    assert re.fullmatch(r"Name of the cluster \[demo\]: ?\nerror: stopped by SIGINT\n", said)
 
 
 @pytest.mark.parametrize("example", EXAMPLES)

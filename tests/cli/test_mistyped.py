@@ -97,6 +97,16 @@ def test_an_option_that_cannot_be_is_wrong_usage(user: User, words: tuple[str, .
     in_words(user.types(*words), 2, 8)
 
 
+@pytest.mark.parametrize("option", ["-f", "--manifest", "--run", "--events", "--timeline"])
+def test_an_option_whose_variable_is_not_set_is_not_left_out(user: User, option: str) -> None:
+    """``create demo -f "$CONFIG"`` without CONFIG would create another cluster than was meant."""
+    said = user.types("create", "demo", option, "", "--chart", str(CHART))
+    in_words(said, 2)
+    assert f"{option}" in said.err
+    assert "it is empty; pass a value, or omit the option" in said.err
+    assert user.stack.calls == []
+
+
 @pytest.mark.parametrize(
     "line",
     [

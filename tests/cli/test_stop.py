@@ -57,7 +57,7 @@ def test_ctrl_c_ends_a_look_as_it_ends_a_create(user: User, words: list[str]) ->
     said = interrupted(user, "sagemaker", "DescribeCluster", *words, "-o", "json")
     assert said.code == 130, said.err
     assert said.document["resume"] == f"hyperpod-eks {' '.join(words)} -o json"
-    assert f"To continue: {said.document['resume']}\n" in said.err
+    assert f"error: stopped by SIGINT\nTo continue: {said.document['resume']}\n" in said.err
 
 
 @pytest.mark.parametrize("dead", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_IAM"])
