@@ -47,7 +47,7 @@ class _Preparation:
         self, stack: Running, session: boto3.Session, config: Config, helm: str | None
     ) -> None:
         self._stack, self._session, self._config, self._helm = stack, session, config, helm
-        self._ec2: Json = session.client("ec2", region_name=config.region)
+        self._ec2: Json = self._client("ec2")
 
     def all(self) -> Iterator[str]:
         """Create the missing resources of each kind; yield a line for each."""
@@ -61,7 +61,14 @@ class _Preparation:
             yield from self._eks(existing.eks_cluster)
 
     def _client(self, service: str) -> Json:
-        return self._session.client(service, region_name=self._config.region)  # type: ignore[call-overload]
+        client: Json = self._session.client(service, region_name=self._config.region)  # type: ignore[call-overload]
+        client.meta.events.register(f"after-call.{service}", self._seen)
+        return client
+
+    def _seen(self, model: Json, **_: object) -> None:
+        """Wait until what a call has created is known everywhere."""
+        if model.name.startswith("Create"):
+            self._stack.control("advance", {"seconds": _SOON})
 
     # -- the account -----------------------------------------------------------------------------
 
@@ -175,7 +182,6 @@ class _Preparation:
         answer = ec2.create_nat_gateway(SubnetId=public, AllocationId=address)
         nat = str(answer["NatGateway"]["NatGatewayId"])
         self._routes(vpc, None, [public], GatewayId=gateway)
-        self._stack.control("advance", {"seconds": _SOON})
         return nat
 
     def _group(self, vpc: str) -> str:
@@ -220,7 +226,6 @@ class _Preparation:
             RoleName=role, AssumeRolePolicyDocument=json.dumps(trust("eks.amazonaws.com"))
         )["Role"]["Arn"]
         iam.attach_role_policy(RoleName=role, PolicyArn=policy)
-        self._stack.control("advance", {"seconds": _SOON})
         eks.create_cluster(
             name=name,
             roleArn=arn,
@@ -228,10 +233,8 @@ class _Preparation:
             accessConfig={"authenticationMode": "API"},
             bootstrapSelfManagedAddons=False,
         )
-        self._stack.control("advance", {"seconds": _SOON})
         for addon in ("vpc-cni", "kube-proxy", "coredns", "eks-pod-identity-agent"):
             eks.create_addon(clusterName=name, addonName=addon)
-        self._stack.control("advance", {"seconds": _SOON})
         yield f"EKS cluster {name} with its networking add-ons"
         if release := self._config.existing.helm_release:
             self._install(name, release)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from hyperpod_eks.local import daemon
+from hyperpod_eks.local.aws.sim import Delays
 from tests.change.test_existing import without_the_services_entry
 from tests.conftest import REGION, User
 
@@ -20,6 +21,8 @@ EXAMPLES = [
     for path in sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
     if path.name != "ray.yaml"  # its charts come from the internet
 ]
+UNSEEN = Delays(unseen=Delays.real().unseen)
+"""``local prepare`` runs on a stack that does not know everywhere at once what was created."""
 QUICK = {"existing-eks.yaml"}
 """The others are in the long proof; test_echo_seeds runs all of them."""
 
@@ -51,7 +54,10 @@ def begun(user: User, example: Path) -> tuple[list[str], Any]:
     *before, create = commands(example)
     account = inventory(user)
     for words in before:
-        said = user.types(*words)
+        with pytest.MonkeyPatch.context() as patch:
+            if words[:2] == ["local", "prepare"]:
+                patch.setattr(user.stack.sim, "delays", UNSEEN)
+            said = user.types(*words)
         assert said.code == 0, said.err
         if words[0] == "local":  # what others create is deleted with the cluster
             account = inventory(user)
@@ -90,6 +96,7 @@ def test_what_is_there_is_not_created_again(user: User) -> None:
     example = Path(EXAMPLES[0]).with_name("existing-vpc.yaml")
     (user.folder / example.name).write_text(example.read_text())
     words = ["local", "prepare", "-f", example.name, "-o", "json"]
+    user.stack.sim.delays = UNSEEN
     created = user.types(*words).document["created"]
     assert [each.partition(" ")[0] for each in created] == ["VPC", "private", "route", "security"]
     ids = re.findall(r"(?:vpc|subnet|rtb|sg)-[0-9a-f]{17}", example.read_text())
