@@ -51,7 +51,8 @@ def test_scale_changes_the_count_in_the_file_and_nothing_else(user: User, aws: C
     assert user.types("scale", "demo", "small=3").code == 0
     assert counts(aws) == {"workers": 1, "small": 3}
     said = user.types("scale", "demo", "none=3")
-    assert (said.code, "has no instance group none" in said.err) == (2, True)
+    names = "has no instance group none\nIt has workers, small.\n"
+    assert (said.code, names in said.err) == (2, True)
 
 
 def test_scale_changes_no_other_byte_and_writes_through_a_link(user: User) -> None:
@@ -96,7 +97,7 @@ def test_update_software_renews_the_nodes_and_waits(user: User, aws: Clients) ->
     said = user.types("update-software", "demo", "--batch", "1")
     assert (said.code, "its 2 nodes get a new image; pods are not drained" in said.err) == (2, True)
     for wrong, says in (
-        ("--group", "has no instance group x"),
+        ("--group", "has no instance group x\nIt has worker-group.\n"),
         ("--release", "release of HyperPod's AMI 'x'"),
     ):
         said = user.types("update-software", "demo", wrong, "x", "--yes")

@@ -127,7 +127,10 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "no file": (("capacity", "--write", f"train={ARN}"), "needs a config file"),
     "two things": ((*SEARCH, "-f", "demo.yaml", "--write", f"train={ARN}"), "does not search"),
     "no pair": (("capacity", "-f", "demo.yaml", "--write", "train"), "is not GROUP=ARN"),
-    "no group": (("capacity", "-f", "demo.yaml", "--write", f"x={ARN}"), "no instance group x"),
+    "no group": (
+        ("capacity", "-f", "demo.yaml", "--write", f"x={ARN}"),
+        "no instance group x\nIt has cpu, train.",
+    ),
     "no ARN": (("capacity", "-f", "demo.yaml", "--write", "train=mine"), "training_plan_arn"),
     "another region": (
         ("capacity", "-f", "demo.yaml", "--write", f"train={ARN.replace('west', 'east')}"),

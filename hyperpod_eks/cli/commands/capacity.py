@@ -169,11 +169,16 @@ def _written(pair: str, file: str | None) -> CapacityWritten:
 
 def _place(document: Mapping[str, Any], group: str) -> Loc:
     """Return the location of a group's name.  Raises Usage for an unknown group."""
-    for section in ("instance_groups", "restricted_instance_groups"):
-        for index, each in enumerate(document.get(section) or ()):
-            if each["name"] == group:
-                return section, index, "name"
-    raise Usage(f"capacity: the config has no instance group {group}")
+    sections = ("instance_groups", "restricted_instance_groups")
+    places: dict[str, Loc] = {
+        each["name"]: (section, index, "name")
+        for section in sections
+        for index, each in enumerate(document.get(section) or ())
+    }
+    if group not in places:
+        names = ", ".join(places) or "none"
+        raise Usage(f"capacity: the config has no instance group {group}", f"It has {names}.")
+    return places[group]
 
 
 def text(document: Capacity | CapacityWritten) -> str:

@@ -185,7 +185,10 @@ def set_counts(
 def refuse_unknown(wanted: Collection[str], there: Collection[str], verb: str = "scale") -> None:
     """Raise Usage for an instance group that the config does not have."""
     if unknown := sorted(set(wanted) - set(there)):
-        raise Usage(f"{verb}: the config has no instance group {', '.join(unknown)}")
+        raise Usage(
+            f"{verb}: the config has no instance group {', '.join(unknown)}",
+            f"It has {', '.join(there) or 'none'}.",
+        )
 
 
 def _refuse_scaled(config: Config, wanted: Collection[str], verb: str) -> None:
