@@ -38,6 +38,7 @@ def test_delete_asks_about_endpoints_that_leave_something_in_the_account(made: U
     assert (asked.code, "before objects" in asked.err) == (2, False), asked.err
     deploy()
     made.mutations()
+    assert f"{INFERENCE} is deleted {STAYS}" in made.types("delete", "demo", "--dry-run").err
     asked = made.types("delete", "demo")
     assert (asked.code, made.mutations()) == (2, []), asked.err
     assert f"addons/{INFERENCE}, {STAYS}" in asked.err

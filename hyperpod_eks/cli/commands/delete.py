@@ -95,23 +95,23 @@ def delete(options: Options, report: Report) -> Deleted | DeletePlan | NotCreate
         asks = options.delete_data or not (options.yes or options.dry_run)
         data = engine.find_data(at.wants, at.context) if asks else {}
         consented = frozenset(data if options.delete_data else ())
+        left = dict(_left(every.values(), at))
         if options.dry_run:
+            _warn_of(left)
             plan = _planned(engine.plan_delete(at.wants, at.context, keys, consented))
             return {**result("delete", at, recorder), "plan": plan}
         _refuse_protected(at)
         lost = [f"{data[id_][0].key} ({id_}): {_lost(data[id_])}" for id_ in consented]
-        kept_keys = {want.key for id_, (want, _) in data.items() if id_ not in consented}
-        rest = [want for want in every.values() if want.key not in kept_keys]
         if _eks_stays(at):  # else everything in the cluster is deleted anyway
+            kept_keys = {want.key for id_, (want, _) in data.items() if id_ not in consented}
+            rest = [want for want in every.values() if want.key not in kept_keys]
             full = (want for want in rest if want.takes_along)
             lost += [f"{want.key}, {engine.taken_along(want, at.context)}" for want in full]
-        left = dict(_left(rest, at))
         lost += [f"{key}, {words}" for key, words in left.items()]
         stays = [f"{want.key} ({id_})" for id_, (want, _) in data.items() if id_ not in consented]
         confirm_delete(at.resolved, [*groups, *stays], data=lost, yes=options.yes)
         if options.yes:  # nobody was asked
-            for key, words in left.items():
-                current_console().warn(f"{key} is deleted {words}")
+            _warn_of(left)
         at.context.warn = current_console().warn
         removed, kept = _removed(at, named, keys, consented)
         kept_data = _kept_data(at.context.kept_data)
@@ -148,6 +148,11 @@ def _left(wants: Iterable[Resource], at: Opened) -> Iterator[tuple[str, str]]:
             words = want.leaves.format(f"perhaps: they could not be listed: {error}")
         if words:
             yield want.key, words
+
+
+def _warn_of(left: Mapping[str, str]) -> None:
+    for key, words in left.items():
+        current_console().warn(f"{key} is deleted {words}")
 
 
 def _kept_data(data: Mapping[str, tuple[Resource, Live]]) -> list[KeptData]:
