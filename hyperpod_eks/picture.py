@@ -48,21 +48,28 @@ class Part:
     key: str
     kind: str
     want: JsonMapping
-    """The declaration, as manifests have it."""
+    """The declaration, as manifests have it; empty for an adopted resource."""
+    id: str = ""
+    """The id of an adopted resource: no declaration describes it."""
 
 
 def recorded(manifest: Manifest) -> list[Part]:
     """Return what a manifest has: all that was created or adopted, and is not deleted."""
     return [
-        Part(key, each.kind or _kind(key), each.want)
+        _part(key, each.kind or _kind(key), each.want, manifest.adopted)
         for key, each in manifest.records.items()
         if each.state != "deleted"
     ]
 
 
-def declared(wants: Iterable[Resource]) -> list[Part]:
-    """Return what a config declares."""
-    return [Part(each.key, each.kind, pack(each)) for each in wants]
+def declared(wants: Iterable[Resource], adopted: Mapping[str, str]) -> list[Part]:
+    """Return what a config declares; ``adopted`` are ids by key."""
+    return [_part(each.key, each.kind, pack(each), adopted) for each in wants]
+
+
+def _part(key: str, kind: str, want: JsonMapping, adopted: Mapping[str, str]) -> Part:
+    id_ = adopted.get(key, "")
+    return Part(key, kind, {} if id_ else want, id_)
 
 
 def _kind(key: str) -> str:
@@ -70,6 +77,8 @@ def _kind(key: str) -> str:
     step, _, label = key.partition("/")
     if step == "storage":
         return "fsx/FileSystem"
+    if key == "eks/cluster":
+        return "eks/Cluster"
     kinds = {"vpc": "Vpc", "private-subnet-": "Subnet", "nat-gateway-": "NatGateway"}
     found = (f"network/{kind}" for start, kind in kinds.items() if label.startswith(start))
     return next(found, "")
@@ -118,7 +127,7 @@ class Picture:
         yield from self._control()
         for bucket in self.of("s3/Bucket"):
             yield leaf(
-                "bucket", titled("S3 bucket", *wrapped(bucket.want.get("name", ""))), "store"
+                "bucket", titled("S3 bucket", *wrapped(bucket.want.get("name", bucket.id))), "store"
             )
         if repositories := self.of("images/Repository"):
             yield leaf("images", titled("ECR", f"{len(repositories)} repositories"), "store")
@@ -127,7 +136,7 @@ class Picture:
         if teams := self.of("sagemaker/ComputeQuota"):
             yield leaf("teams", titled("Task governance", counted(len(teams), "team")))
         if roles:
-            names = [each.want["name"] for each in self.of("iam/Role")]
+            names = [each.want.get("name", each.id) for each in self.of("iam/Role")]
             yield leaf("roles", titled("IAM roles", *(x for n in names for x in wrapped(n))))
 
     def _control(self) -> Iterator[str]:
@@ -136,19 +145,17 @@ class Picture:
             ways = [name for name, on in (("public", public), ("private", private)) if on]
             addons = self.of("addons/Addon")
             more = [
+                each.id,
                 f"Kubernetes {each.want['version']}" if each.want.get("version") else "",
                 f"{' and '.join(ways)} endpoint" if ways else "",
                 counted(len(addons), "add-on") if addons else "",
             ]
             yield leaf("eks", titled("EKS control plane", *more))
-        if not self.of("eks/Cluster") and "eks/cluster" in self.parts:
-            yield leaf("eks", titled("EKS control plane", "existing"))
 
     def _cidrs(self) -> str:
-        blocks = [each.want.get("cidr", "") for each in self.of("network/Vpc")]
+        blocks = [each.want.get("cidr", each.id) for each in self.of("network/Vpc")]
         blocks += [each.want["cidr"] for each in self.of("network/VpcCidr")]
-        found = ", ".join(filter(None, blocks)) or "existing"
-        return titled(*wrapped(f"VPC {found}", 2 * WIDEST))
+        return titled(*wrapped(f"VPC {', '.join(filter(None, blocks))}", 2 * WIDEST))
 
     @property
     def zones(self) -> dict[str, list[Part]]:
@@ -170,7 +177,7 @@ class Picture:
             yield leaf("endpoints", titled("VPC endpoints", *wrapped(", ".join(names))))
 
     def _subnet(self, zone: str, subnet: Part, columns: int) -> Iterator[str]:
-        label, cidr = subnet.key.partition("/")[2], subnet.want.get("cidr", "existing")
+        label, cidr = subnet.key.partition("/")[2], subnet.want.get("cidr", subnet.id)
         what = "Public subnet" if "public" in label else "Private subnet"
         what = f"{'Node subnet' if 'node' in label else what} {cidr}"
         inside = [*self._inside(zone, subnet)]
@@ -218,7 +225,7 @@ def file_system(files: Part) -> str:
     label = files.key.partition("/")[2]
     settings = {**files.want.get("smallest", {}), **files.want.get("settings", {})}
     size = settings.get("storage_capacity")
-    more = f"{size} GiB" if size else "" if files.want else "existing"
+    more = f"{size} GiB" if size else files.id
     return leaf(f"fsx-{word(label)}", titled("FSx for Lustre", *wrapped(label), more), "store")
 
 

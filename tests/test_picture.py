@@ -97,17 +97,6 @@ def test_labels_of_users_stay_text(tmp_path: Path) -> None:
     assert '${x} "q" {} | # \\' in "".join(Xml.fromstring(picture.drawn(text)).itertext())
 
 
-def test_an_existing_network_is_drawn() -> None:
-    parts = [
-        picture.Part("network/vpc", "network/Vpc", {}),
-        picture.Part("network/private-subnet-usw2-az1", "network/Subnet", {}),
-        picture.Part("eks/cluster", "", {}),
-    ]
-    text = picture.Picture(parts, "demo", "us-west-2").text()
-    assert all(each in text for each in ("VPC existing", "Zone usw2-az1", "subnet existing"))
-    assert "EKS control plane\\nexisting" in text
-
-
 def a_large_one(zones: int) -> picture.Picture:
     """Return a picture with long names, twenty groups and two file systems."""
     subnets = [

@@ -106,6 +106,21 @@ def test_what_is_there_is_not_created_again(user: User) -> None:
     assert user.mutations() == []
 
 
+def test_an_existing_network_is_drawn_with_its_ids(user: User) -> None:
+    """Nothing is claimed of it: what the config declares of a network of ours is not so."""
+    example = Path(EXAMPLES[0]).with_name("existing-vpc.yaml")
+    (user.folder / "c.yaml").write_text(example.read_text())
+    assert user.types("local", "prepare", "-f", "c.yaml").code == 0
+    planned = user.types("diagram", "-f", "c.yaml", "--local", "-o", "json").document["d2"]
+    assert user.types("create", "-f", "c.yaml", "--local", "--yes").code == 0
+    made = user.types("diagram", "demo", "-o", "json").document["d2"]
+    ids = set(re.findall(r"(?:vpc|subnet)-[0-9a-f]{17}", example.read_text()))
+    for text in (planned, made):
+        assert ids <= set(re.findall(r"(?:vpc|subnet)-[0-9a-f]{17}", text))
+        assert "10.0." not in text
+        assert "2 x ml.m5.2xlarge" in text
+
+
 def test_a_quota_that_is_too_small_is_raised(user: User) -> None:
     groups = "[{name: a, instance_type: ml.m5.2xlarge, instance_count: 42}]"
     (user.folder / "large.yaml").write_text(

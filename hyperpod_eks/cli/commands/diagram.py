@@ -55,7 +55,7 @@ def _declared(options: Options, report: Report) -> Picture:
     from hyperpod_eks.session import PLAN
 
     with opened(PLAN, options, report, write=False, files=True) as at:
-        parts = picture.declared(at.wants)
+        parts = picture.declared(at.wants, at.resolved.adopted)
         return picture.Picture(parts, at.resolved.name, at.resolved.region)
 
 

@@ -151,7 +151,7 @@ def _picture(at: Opened, *, exists: bool) -> Picture:
     from hyperpod_eks import picture
 
     recorded = picture.recorded(at.manifest) if exists else []
-    parts = recorded or picture.declared(at.wants)
+    parts = recorded or picture.declared(at.wants, at.resolved.adopted)
     return picture.Picture(parts, at.resolved.name, at.resolved.region)
 
 
