@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
@@ -42,6 +42,37 @@ def start(call: Callable[[], T]) -> Future[T]:
 
     threading.Thread(target=work, daemon=True, name="hyperpod-eks").start()
     return future
+
+
+class Shared:
+    """Answers to questions, each asked once: all threads share an answer.
+
+    Those that wait for an answer share its error too.  Whoever asks later asks again.
+    """
+
+    def __init__(self) -> None:
+        self._answers: dict[Hashable, Future[Value]] = {}
+        self._lock = threading.Lock()
+
+    def once(self, question: Hashable, ask: Callable[[], T]) -> T:
+        """Return the answer to a question; call ``ask`` if there is none."""
+        with self._lock:
+            found = self._answers.get(question)
+            known = found and not (found.done() and found.exception())
+            answer: Future[T] = found if found and known else Future()
+            self._answers[question] = answer
+        if not known:
+            try:
+                answer.set_result(ask())
+            except BaseException as error:  # noqa: BLE001  the future raises it
+                answer.set_exception(error)
+        return answer.result()
+
+    def peek(self, question: Hashable) -> Value:
+        """Return the answer to a question that was already asked; else None."""
+        with self._lock:
+            answer = self._answers.get(question)
+        return None if answer is None or answer.exception() else answer.result()
 
 
 def gather(*calls: Callable[[], Value]) -> list[Value]:

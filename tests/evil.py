@@ -82,13 +82,20 @@ WAYS: dict[str, Callable[[socket.socket], None]] = {
 
 
 @contextmanager
-def server(answer: Callable[[socket.socket], None]) -> Iterator[str]:
-    """Run a server on loopback that answers every request this way; yield its URL."""
+def server(
+    answer: Callable[[socket.socket], None], heard: list[bytes] | None = None
+) -> Iterator[str]:
+    """Run a server on loopback that answers every request this way; yield its URL.
+
+    ``heard`` gets all requests.
+    """
     listening = socket.create_server(("127.0.0.1", 0), backlog=100)
 
     def serve(peer: socket.socket) -> None:
         with suppress(OSError, ValueError), peer:
-            _request(peer)
+            request = _request(peer)
+            if heard is not None:
+                heard.append(request)
             answer(peer)
 
     def accept() -> None:
@@ -115,16 +122,17 @@ def sending(content: bytes) -> Callable[[socket.socket], None]:
     return send
 
 
-def _request(peer: socket.socket) -> None:
+def _request(peer: socket.socket) -> bytes:
     """Read a request to its end: closing the connection earlier causes another error."""
     got = b""
     while b"\r\n\r\n" not in got:
         part = peer.recv(65536)
         if not part:
-            return
+            return got
         got += part
     head, _, body = got.partition(b"\r\n\r\n")
     lengths = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
     length = int(lengths[0].split(b":")[1]) if lengths else 0
     while len(body) < length:
         body += peer.recv(65536)
+    return head + b"\r\n\r\n" + body

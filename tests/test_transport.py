@@ -31,7 +31,15 @@ from .proxy import Proxy, proxy
 
 FAR = "abc.gr7.us-west-2.eks.amazonaws.com"
 EVERYWHERE = ("sts.us-west-2.amazonaws.com", "codeload.github.com", FAR)
-VARIABLES = ("https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY", "REQUESTS_CA_BUNDLE")
+VARIABLES = (
+    "http_proxy",
+    "HTTP_PROXY",
+    "https_proxy",
+    "HTTPS_PROXY",
+    "no_proxy",
+    "NO_PROXY",
+    "REQUESTS_CA_BUNDLE",
+)
 
 
 class Hello(http.server.BaseHTTPRequestHandler):
@@ -220,6 +228,12 @@ def test_a_proxy_in_trouble_is_worth_another_try(clean: pytest.MonkeyPatch, pki:
 
 @pytest.mark.parametrize("kind", ["socks5", "SOCKS5h", "ftp"])
 def test_other_kinds_of_proxies_are_refused_in_words(clean: pytest.MonkeyPatch, kind: str) -> None:
+    clean.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    clean.setenv("HTTP_PROXY", f"{kind}://user:secret@127.0.0.1:1080")
+    with pytest.raises(Usage, match=f"HTTP_PROXY names a {kind} proxy,"):
+        aws()
+    clean.delenv("HTTP_PROXY")
+    clean.delenv("AWS_ENDPOINT_URL")
     clean.setenv("HTTPS_PROXY", f"{kind}://user:secret@127.0.0.1:1080")
     for call in (lambda: aws().identity, chart):
         with pytest.raises(Usage, match=f"HTTPS_PROXY names a {kind} proxy,") as caught:
@@ -227,13 +241,37 @@ def test_other_kinds_of_proxies_are_refused_in_words(clean: pytest.MonkeyPatch, 
         assert "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["http://[", "http://h:99999", "user:secret@h:abc", "http://h\n"])
-def test_a_proxy_that_is_no_url_is_wrong_usage(clean: pytest.MonkeyPatch, url: str) -> None:
-    clean.setenv("HTTPS_PROXY", url)
+@pytest.mark.parametrize("endpoint", ["", "http://127.0.0.1:1", "https://127.0.0.1:1"])
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"])
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        *((url, "is not a URL") for url in ("http://[", "http://h:99999", "user:secret@h:abc")),
+        *((url, "is not a URL") for url in ("http://h\n", "http://user:secret@[::1", "HTTP://h:1")),
+        ("http://user:se/cret@h:1", "has a character in user or password that a URL must encode"),
+        ("http://user:secret]@h:1", "has a character in user or password that a URL must encode"),
+        ("http://user:secret%C3%A9@h:1", "has a user or password that is not ASCII"),
+    ],
+)
+def test_a_proxy_that_is_no_url_is_wrong_usage(
+    clean: pytest.MonkeyPatch, url: str, says: str, variable: str, endpoint: str
+) -> None:
+    """Whatever the endpoint: boto3 would use the proxy for loopback, too."""
+    clean.setenv("AWS_ENDPOINT_URL", endpoint)
+    clean.setenv(variable, url)
     for call in (lambda: aws().identity, chart):
-        with pytest.raises(Usage, match="HTTPS_PROXY is not a URL") as caught:
+        with pytest.raises(Usage, match=f"{variable} {says}") as caught:
             call()
-        assert "secret" not in str(caught.value)
+        assert "cret" not in f"{caught.value} {caught.value.hint}"
+
+
+def test_a_proxy_that_is_not_asked_is_not_in_the_way(clean: pytest.MonkeyPatch) -> None:
+    """One that boto3 does not use, and one that NO_PROXY excepts from all."""
+    clean.setenv("HTTP_PROXY", "socks5://127.0.0.1:1")
+    aws()
+    clean.setenv("HTTPS_PROXY", "http://[")
+    clean.setenv("NO_PROXY", "*")
+    aws()
 
 
 @pytest.mark.parametrize("kind", ["a pipe", "a device"])

@@ -26,14 +26,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CONNECT, ANSWER = 10.0, 60.0
+CONNECT, ANSWER = 10.0, 50.0
 """Seconds to connect, and to wait for the next byte of an answer."""
 SILENCE = 10.0
 """Seconds without an answer after which a warning is logged."""
-PATIENCE = 100.0
-"""Seconds since a call began after which botocore may no longer resend it."""
-READING = 120.0
-"""Seconds that reading one answer may take."""
+PATIENCE = 120.0
+"""Seconds that a call may take, with everything that botocore resends."""
 LARGEST = 64 << 20
 """Bytes that the answers of all concurrent calls may have together."""
 WORDS = 120
@@ -50,7 +48,14 @@ class NoAnswer(HyperpodError):
     transient = "UNKNOWN"
 
 
-_here = threading.local()
+class _Here(threading.local):
+    """A thread's call: the time at which it must end (0 before it is sent), and what answered."""
+
+    until = 0.0
+    said = b""
+
+
+_here = _Here()
 _sizes: dict[int, int] = {}
 """Bytes read so far of each thread's current answer, by thread id."""
 
@@ -68,10 +73,13 @@ class Watch:
         events, http = client.meta.events, client._endpoint.http_session
 
         def send(request: AWSPreparedRequest, **_: object) -> AWSResponse | None:
-            name, began = self._calls.get(threading.get_ident(), ("", time.monotonic()))
-            if time.monotonic() - began > PATIENCE:
-                raise NoAnswer(f"{name}: no answer from {_host(request.url)} for {PATIENCE:.0f} s")
-            return None if request.stream_output else _bounded(http, request)
+            now = time.monotonic()
+            if not _here.until:  # the wait for the rate limit is over
+                _here.until = now + PATIENCE
+            elif now + CONNECT + ANSWER > _here.until:  # it could end too late
+                name = self._calls.get(threading.get_ident(), ("", 0.0))[0]
+                raise _too_late(name, now - (_here.until - PATIENCE))
+            return None if request.stream_output else _bounded(http, request, _here.until)
 
         events.register("before-call", self._begin)
         events.register_last("before-send", send)  # after the rate limit
@@ -80,6 +88,7 @@ class Watch:
 
     def _begin(self, model: OperationModel, params: JsonMapping, **_: object) -> None:
         name = f"{model.service_model.service_name}:{model.name}"
+        _here.until, _here.said = 0.0, b""
         with self._lock:
             self._calls[threading.get_ident()] = (
                 f"{name} ({_host(params['url'])})",
@@ -120,6 +129,11 @@ class Watch:
                     log.warning("%s has not answered for %.0f s; still trying", name, SILENCE)
 
 
+def _too_late(name: str, seconds: float) -> NoAnswer:
+    last = f"; the last one began with {_last()}" if _here.said else ""
+    return NoAnswer(f"{name}: no {'valid ' * bool(last)}answer for {seconds:.0f} s{last}")
+
+
 def _host(url: str) -> str:
     """Return a URL's host and port, without user and password.
 
@@ -129,8 +143,8 @@ def _host(url: str) -> str:
     return urlsplit(url).netloc.rpartition("@")[2]
 
 
-def _bounded(http: URLLib3Session, request: AWSPreparedRequest) -> AWSResponse:
-    """Send a request and read its answer within `LARGEST` bytes and `READING` seconds."""
+def _bounded(http: URLLib3Session, request: AWSPreparedRequest, until: float) -> AWSResponse:
+    """Send a request and read its answer within `LARGEST` bytes, until a time."""
     from botocore.awsrequest import AWSResponse  # noqa: PLC0415
     from botocore.exceptions import ConnectionClosedError  # noqa: PLC0415
 
@@ -139,7 +153,7 @@ def _bounded(http: URLLib3Session, request: AWSPreparedRequest) -> AWSResponse:
         answer = http.send(request)
     finally:
         request.stream_output = False
-    content = _content(answer.raw, request)
+    content = _content(answer.raw, request, until)
     length = answer.headers.get("Content-Length", "")
     if request.method != "HEAD" and length.isdecimal() and len(content) < int(length[:18]):
         cut = f"{len(content)} of {length} bytes came"
@@ -151,8 +165,8 @@ def _bounded(http: URLLib3Session, request: AWSPreparedRequest) -> AWSResponse:
     return AWSResponse(answer.url, answer.status_code, answer.headers, _Read(content))  # type: ignore[arg-type]  # as `send` passes them
 
 
-def _content(raw: HTTPResponse, request: AWSPreparedRequest) -> bytes:
-    """Read an answer within `LARGEST` and `READING`; raise the same errors as botocore."""
+def _content(raw: HTTPResponse, request: AWSPreparedRequest, until: float) -> bytes:
+    """Read an answer within `LARGEST`, until a time; raise the same errors as botocore."""
     from botocore.exceptions import ConnectionClosedError, ReadTimeoutError  # noqa: PLC0415
     from urllib3.exceptions import HTTPError  # noqa: PLC0415
     from urllib3.exceptions import ReadTimeoutError as Slow  # noqa: PLC0415
@@ -163,7 +177,7 @@ def _content(raw: HTTPResponse, request: AWSPreparedRequest) -> bytes:
         for part in _parts(raw):
             size += found.write(part)
             _sizes[me] = size
-            if sum(_sizes.copy().values()) > LARGEST or time.monotonic() - began > READING:
+            if sum(_sizes.copy().values()) > LARGEST or time.monotonic() > until:
                 raw.close()
                 raise NoAnswer(
                     f"the answer from {_host(url)} does not end: {size} bytes in"
@@ -223,7 +237,7 @@ def _unreadable(error: BaseException) -> bool:
 
 def _last() -> str:
     """Return the beginning of this thread's last answer, quoted."""
-    return _words(getattr(_here, "said", b""))
+    return _words(_here.said)
 
 
 def _words(content: bytes) -> str:

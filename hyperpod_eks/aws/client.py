@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from hyperpod_eks.aws import answers
 from hyperpod_eks.aws.answers import NoAnswer, Watch
@@ -21,6 +21,7 @@ from hyperpod_eks.aws.tags import CLUSTER, LABEL, LINEAGE
 from hyperpod_eks.documents import Json, JsonMapping, JsonObject
 from hyperpod_eks.errors import HyperpodError
 from hyperpod_eks.frozen import frozen
+from hyperpod_eks.workers import Shared
 
 if TYPE_CHECKING:
     import boto3
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from mypy_boto3_sagemaker import SageMakerClient
     from mypy_boto3_sts import STSClient
 
-T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
@@ -87,6 +87,7 @@ class Aws:
         self.end_claim: Callable[[], None] = lambda: None
         """Called when the cluster's bucket is empty but for the claim, before it is deleted."""
         self._paces: dict[str, Pace] = {}
+        self._shared = Shared()
         self._watch = Watch()
         session.events.register("creating-client-class", _with_answers, unique_id="answers")
 
@@ -245,9 +246,12 @@ class Aws:
         """AWS STS."""
         return self._client("sts")  # type: ignore[no-any-return]
 
-    @cached_property
+    @property
     def identity(self) -> Identity:
         """The caller, asked of STS once; raises NoAnswer if the answer has no ARN."""
+        return self._shared.once("identity", self._identity)
+
+    def _identity(self) -> Identity:
         region = region_of(self.session)
         arn = str(self.sts.get_caller_identity().get("Arn", ""))
         if not re.fullmatch(r"arn:[\w-]+:\w+::[0-9]{12}:.+", arn):

@@ -23,6 +23,7 @@ from hyperpod_eks import files
 from hyperpod_eks.aws.redaction import attach, learn, redacted
 from hyperpod_eks.aws.service_model import loader, region_fault
 from hyperpod_eks.aws.transport import (
+    CONNECT,
     configured_bundle,
     give_up,
     proxy_for,
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 Ask = Callable[[str], str]
 """Prompts for a text without echoing it, as `getpass.getpass` does."""
 
+ANSWER = 20.0
+"""Seconds to wait for a service that issues credentials; botocore asks it up to five times."""
 LONGEST = 300
 """Characters that a message quotes of others' messages."""
 _LOGIN = "Correct it, or log in again, and run the same command."
@@ -84,6 +87,8 @@ def session(region: str | None, profile: str | None, ask: Ask = getpass.getpass)
         raise Usage(f"{origin}: region: {json.dumps(place)} {fault}")
     if reading:
         reading.result()
+    endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
+    proxy_for(f"https://sts.{place}.amazonaws.com" if url_fault(endpoint) else endpoint)
     _log_in(core, ask)
     return found
 
@@ -126,7 +131,7 @@ def new_client(session: boto3.Session, service: str, region: str | None, **more:
                 f"Correct AWS_ENDPOINT_URL, {name.replace('-', '_').upper()} or endpoint_url"
                 " of the profile.",
             )
-        proxy_for(url)  # raises for a proxy that boto3 can never use
+        proxy_for(url)  # raises for a proxy that boto3 cannot use
         share_trust(made)
     return made
 
@@ -169,9 +174,13 @@ def _guilty(core: Session, said: str) -> str:
 
 
 def _core(profile: str | None) -> Session:
-    from botocore.session import Session  # noqa: PLC0415  costs 0.15 s
+    from botocore.config import Config  # noqa: PLC0415  botocore costs 0.15 s
+    from botocore.session import Session  # noqa: PLC0415
 
-    return Session(profile=profile)
+    core = Session(profile=profile)
+    # of the clients that botocore creates to log in
+    core.set_default_client_config(Config(connect_timeout=CONNECT, read_timeout=ANSWER))
+    return core
 
 
 @contextmanager

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from hyperpod_eks.aws.client import Aws, T
+from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.ec2 import Listing
 from hyperpod_eks.aws.failures import absent
 from hyperpod_eks.aws.tags import CLUSTER, LABEL, tag
 from hyperpod_eks.documents import Json
+from hyperpod_eks.workers import Shared
 
 if TYPE_CHECKING:
     from botocore.client import BaseClient
 
 
-class Snapshot:
+class Snapshot(Shared):
     """A view of AWS at one moment, shared by all workers: each question is asked once.
 
     With ``counting``, kinds that the preflight counts are listed for the whole region, and ours
@@ -26,31 +26,10 @@ class Snapshot:
     """
 
     def __init__(self, aws: Aws, *, counting: bool = False, bare: bool = False) -> None:
+        super().__init__()
         self.aws = aws
         self.counting, self.bare = counting, bare
         self.adopted = aws.adopted
-        self._answers: dict[Hashable, tuple[threading.Lock, list[Json]]] = {}
-        self._lock = threading.Lock()
-
-    def once(self, question: Hashable, ask: Callable[[], T]) -> T:
-        """Call ``ask`` once per question; all workers share its answer, but not its error."""
-        with self._lock:
-            lock, answer = self._answers.setdefault(question, (threading.Lock(), []))
-        with lock:
-            if not answer:
-                answer.append(ask())
-            result: T = answer[0]
-        return result
-
-    def peek(self, question: Hashable) -> Json:
-        """Return the answer to a question that was already asked; else None."""
-        with self._lock:
-            asked = self._answers.get(question)
-        if asked is None:
-            return None
-        lock, answer = asked
-        with lock:
-            return answer[0] if answer else None
 
     def all(self, client: BaseClient, method: str, key: str, **arguments: object) -> list[Json]:
         """Return all items of a list operation, over all pages; ``key`` names the answer's list."""

@@ -19,7 +19,7 @@ from contextlib import closing, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from hyperpod_eks import files
 from hyperpod_eks.documents import JsonMapping, JsonObject
@@ -56,28 +56,48 @@ class Proxy(NamedTuple):
 def proxy_for(url: str) -> Proxy | None:
     """Return the proxy that boto3 would use for a URL; None for loopback.
 
-    Raises Usage for a kind of proxy that boto3 does not support, and for an invalid URL.
+    Raises Usage for a proxy that boto3 cannot use, unless NO_PROXY excepts the URL.  Both variables
+    must be valid: boto3 asks the instance metadata service by plain HTTP.
     """
     from botocore.httpsession import ProxyConfiguration  # noqa: PLC0415  botocore costs 0.15 s
     from botocore.utils import get_environ_proxies  # noqa: PLC0415
 
+    given, own = get_environ_proxies(url), urlsplit(url).scheme
+    proxies = ProxyConfiguration(given)
+    for scheme in ("http", "https"):
+        kind = re.match(r"([A-Za-z][\w+.-]*)://", given.get(scheme, ""))
+        if kind and kind[1].lower() not in ("http", "https"):
+            if scheme == own:
+                raise Usage(
+                    f"{_variable(scheme)} names a {kind[1]} proxy, which boto3 does not support",
+                    "Use an HTTP proxy (http://HOST:PORT), or unset the variable.",
+                )
+        elif fault := _proxy_fault(proxies.proxy_url_for(f"{scheme}://x")):
+            raise Usage(f"{_variable(scheme)} {fault}", "Correct or unset it.")
     if _is_loopback(url):
         return None
-    scheme = urlsplit(url).scheme
-    given = get_environ_proxies(url)
-    kind, separator, _ = given.get(scheme, "").partition("://")
-    if separator and kind.lower() not in ("http", "https"):
-        raise Usage(
-            f"{_variable(scheme)} names a {kind} proxy, which boto3 does not support",
-            "Use an HTTP proxy (http://HOST:PORT), or unset the variable.",
-        )
-    proxies = ProxyConfiguration(given)
     found = proxies.proxy_url_for(url)
-    if found:
-        user, at, place = found.rpartition("@")  # a password may have any characters
-        if fault := url_fault(f"{user.partition('://')[0]}://{place}" if at else found):
-            raise Usage(f"{_variable(scheme)} {fault}", "Correct or unset it.")
     return Proxy(found, proxies.proxy_headers_for(found)) if found else None
+
+
+def _proxy_fault(url: str | None) -> str:
+    """Return why boto3 cannot use the URL of a proxy, without its password; empty if it can.
+
+    >>> _proxy_fault("http://me:pass@h:3128"), _proxy_fault("http://me:pass@[::1")
+    ('', 'is not a URL; use http(s)://HOST[:PORT]')
+    """
+    if not url:
+        return ""
+    scheme, _, rest = url.partition("://")
+    login, _, place = rest.rpartition("@")
+    place = place.replace("://", " ")  # boto3 takes HTTP:// in capitals for a host
+    if fault := url_fault(f"{scheme}://{place}"):
+        return fault
+    if re.search(r"[/?#\[\]\\]", login):  # the host would end there
+        return "has a character in user or password that a URL must encode: write / as %2F"
+    if not unquote(login).isascii():
+        return "has a user or password that is not ASCII, which boto3 does not support"
+    return ""
 
 
 def url_fault(url: str) -> str:

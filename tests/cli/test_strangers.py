@@ -6,11 +6,14 @@ import gc
 import re
 import resource
 import time
+from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from hyperpod_eks.aws import answers
+from hyperpod_eks.aws import session as aws_session
 from hyperpod_eks.aws.answers import NoAnswer
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.local import CHART
@@ -80,12 +83,59 @@ def test_all_answers_together_are_bounded(user: User, monkeypatch: pytest.Monkey
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
 
 
+def hasten(patch: pytest.MonkeyPatch) -> None:
+    """Make all limits of time a hundredth of what they are."""
+    for name in ("CONNECT", "ANSWER", "SILENCE", "PATIENCE"):
+        patch.setattr(answers, name, getattr(answers, name) / 100)
+
+
+def test_what_is_silent_is_asked_each_question_twice(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call ends within two minutes, and whoever waits for the same answer asks no more."""
+    assert answers.PATIENCE <= 120
+    hasten(monkeypatch)
+    heard: list[bytes] = []
+    with evil.server(evil.never, heard) as url:
+        said = asked(user, monkeypatch, url)
+    assert said.code == 1
+    assert "sts:GetCallerIdentity" in said.err
+    counted = Counter(question(one) for one in heard)
+    assert counted[b"POST / HTTP/1.1", b"", b"Action=GetCallerIdentity&Version=2011-06-15"] > 0
+    assert max(counted.values()) <= 2, counted
+
+
+def test_what_is_silent_to_a_login_is_given_up(
+    user: User, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """botocore waits 60 s, and asks up to five times."""
+    assert 5 * aws_session.ANSWER <= 120 - 15  # its pauses
+    monkeypatch.setattr(aws_session, "ANSWER", 0.1)
+    config = tmp_path / "config"
+    role = "role_arn = arn:aws:iam::123456789012:role/x\nsource_profile = base\n"
+    keys = "aws_access_key_id = AKIAIOSFODNN7EXAMPLE\naws_secret_access_key = key\n"
+    config.write_text(f"[profile role]\n{role}[profile base]\n{keys}")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    began, heard = time.monotonic(), list[bytes]()
+    with evil.server(evil.never, heard) as url:
+        said = asked(user, monkeypatch, url, "status", "demo", "--profile", "role")
+    assert time.monotonic() - began < 20
+    assert said.code == 1
+    assert 1 < len(heard) <= 5
+
+
+def question(request: bytes) -> tuple[bytes, bytes, bytes]:
+    """Return what a request asks: without its time and signature."""
+    head, _, body = request.partition(b"\r\n\r\n")
+    target = re.search(rb"(?i)x-amz-target: (\S+)", head)
+    return head.splitlines()[0], target[1] if target else b"", body
+
+
 @pytest.mark.parametrize("kind", evil.WAYS)
 def test_what_never_ends_is_told_and_given_up(
     user: User, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    for name, value in {"ANSWER": 0.5, "SILENCE": 0.3, "PATIENCE": 1.0, "READING": 1.0}.items():
-        monkeypatch.setattr(answers, name, value)
+    hasten(monkeypatch)
     monkeypatch.setattr(answers, "LARGEST", 8 << 20)
     before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
     with evil.server(evil.WAYS[kind]) as url:
