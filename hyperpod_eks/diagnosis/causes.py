@@ -294,6 +294,12 @@ CAUSES: tuple[Cause, ...] = (
         "hyperpod-eks create {cluster} creates it again",
     ),
     Cause(
+        "failed-in-use",
+        "",
+        "AWS reports a cluster that was ready before as failed; what is in it may still be needed",
+        "ask AWS Support to repair it, or delete it by hand, then hyperpod-eks create {cluster}",
+    ),
+    Cause(
         "eks-failed",
         "",
         "AWS could not create the EKS control plane, and a failed EKS cluster does not recover",

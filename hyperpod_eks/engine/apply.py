@@ -254,6 +254,7 @@ class Apply(Reconciler):
             replaceable=live is not None and not task.replaced and self._may_replace(task, live),
             recorded=self.recorded_data(want),
             may_hold_data=self.may_hold_data(want, live),
+            may_be_in_use=self.may_be_in_use(want, live),
             updated=task.updated,
             just_updated=task.acted is not None and self.now - task.acted < GRACE,
             may_lag=bool(live and live.lags) and self._has_time(task),

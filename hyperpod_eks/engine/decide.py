@@ -68,6 +68,8 @@ class Circumstances:
     """The id of one with data that was ready before; empty for none."""
     may_hold_data: bool = False
     """It holds data unless it has never been ready, so it is never replaced."""
+    may_be_in_use: bool = False
+    """People work in it unless it has never been ready, so it is never replaced."""
     unresolved: Differs = field(default_factory=dict)
     """Facts that will differ, since they name a resource without an id; set by ``plan`` only."""
     updated: Differs = field(default_factory=dict)
@@ -146,6 +148,15 @@ def _decide_failed(want: Resource, live: Live, given: Circumstances) -> Decision
             " run the same command again.",
         )
         return Decision(Action.REFUSE, f"it has failed, and may hold data: {why}", error=error)
+    if given.may_be_in_use and live.state is State.FAILED:
+        error = HyperpodError(
+            f"{key} ({live.id}) has failed: {why}",
+            "It was ready before and may be in use, so it is never replaced: ask AWS Support to"
+            " repair it, or delete it by hand if nothing in it is needed, then run the same command"
+            " again.",
+            cause=KnownCause("failed-in-use"),
+        )
+        return Decision(Action.REFUSE, f"it has failed, and may be in use: {why}", error=error)
     if given.replaceable:
         return Decision(Action.REPLACE, why)
     anew = live.state is State.FAILED  # another state may recover after a change

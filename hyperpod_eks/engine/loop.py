@@ -392,9 +392,16 @@ class Reconciler:
 
     def may_hold_data(self, want: Resource, live: Live | None) -> bool:
         """Whether it may hold data: it is of such a kind, and may have been ready before."""
+        return want.data and not self._was_never_ready(want, live)
+
+    def may_be_in_use(self, want: Resource, live: Live | None) -> bool:
+        """Whether people may work in it: it is of such a kind, and may have been ready before."""
+        return want.inhabited and not self._was_never_ready(want, live)
+
+    def _was_never_ready(self, want: Resource, live: Live | None) -> bool:
+        """Whether the manifest has it as created, and not as ready since."""
         record = self.manifest.records.get(want.key)
-        unused = record and live and (record.state, record.id) == ("created", live.id)
-        return want.data and not unused
+        return bool(record and live and (record.state, record.id) == ("created", live.id))
 
     def recorded_data(self, want: Resource) -> str:
         """Return the id of what the manifest records as data that was ready, "" for none."""

@@ -110,6 +110,7 @@ def _circumstances(
         and (reconciler.context.replace_failed or bool(live and live.holds_nothing)),
         recorded=reconciler.recorded_data(want),
         may_hold_data=reconciler.may_hold_data(want, live),
+        may_be_in_use=reconciler.may_be_in_use(want, live),
         unresolved=_unresolved(want, live, references) if live else {},
     )
 

@@ -227,6 +227,8 @@ class Resource(ABC):
     """A `Guard` for each protective field, by the last part of the field's name."""
     data: ClassVar[bool] = False
     """Whether it holds the user's data: it is deleted only if its id was consented to."""
+    inhabited: ClassVar[bool] = False
+    """Whether people work in it: once it was ready, it is never replaced because it has failed."""
     cannot_delete: ClassVar[str] = ""
     """Why it cannot be deleted while the cluster exists; empty if it can."""
 

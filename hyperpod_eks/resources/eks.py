@@ -115,6 +115,7 @@ class Cluster(Resource):
         "log_types": frozenset(),  # LogSetup: a type not listed is not exported
     }
     patience = 40 * MINUTE
+    inhabited = True
     usual = "9 to 13 min"
     typical = 620.0
     typical_change = 620.0  # of an upgrade: unmeasured, so that of a create

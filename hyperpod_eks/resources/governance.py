@@ -96,19 +96,36 @@ class Governed(Resource):
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """Find it by its name, or what is there in its place, on this cluster."""
+        there = [each for each in self._rows(snapshot, type(self)) if self._is_it(each)]
+        ours = [each for each in there if each.get("Name") == self.name] or there
+        lives = [self._look(snapshot.aws, each) for each in ours]
+        return [self._held(snapshot, each) for each in lives if each]
+
+    def _rows(self, snapshot: Snapshot, kind: type[Governed]) -> list[JsonMapping]:
+        """Return the summaries of a kind on this cluster, without deleted ones."""
         found = describe(snapshot, self.cluster.name)
         if found is None:
             return []
         rows = snapshot.all(
             snapshot.aws.sagemaker,
-            f"list_{self.method}s",
-            f"{self.noun}Summaries",
+            f"list_{kind.method}s",
+            f"{kind.noun}Summaries",
             ClusterArn=found["ClusterArn"],
         )
-        there = [each for each in rows if each.get("Status") != GONE and self._is_it(each)]
-        ours = [each for each in there if each.get("Name") == self.name] or there
-        lives = [self._look(snapshot.aws, each) for each in ours]
-        return [each for each in lives if each]
+        return [each for each in rows if each.get("Status") != GONE]
+
+    def _held(self, snapshot: Snapshot, live: Live) -> Live:
+        """Return one that failed as it was created, as it is if it cannot be replaced."""
+        if snapshot.bare or not live.holds_nothing:
+            return live
+        if not (obstacle := self._obstacle(snapshot, live)):
+            return live
+        why = f"{live.why}; it is not replaced, {obstacle}"
+        return replace(live, state=State.STUCK, why=why, holds_nothing=False)
+
+    @abstractmethod
+    def _obstacle(self, snapshot: Snapshot, live: Live) -> str:
+        """Return why one that failed as it was created cannot be deleted; empty if it can."""
 
     @abstractmethod
     def _is_it(self, row: JsonMapping) -> bool:
@@ -255,6 +272,13 @@ class SchedulerPolicy(Governed):
         every = governance(snapshot, Live(self.name, found["ClusterArn"])) if found else []
         return [Blocker(each) for each in every if live.id not in each]
 
+    def _obstacle(self, snapshot: Snapshot, live: Live) -> str:
+        """The cluster's teams: SageMaker deletes a policy only after their quotas."""
+        rows = self._rows(snapshot, ComputeQuota)
+        teams = {str((each.get("ComputeQuotaTarget") or {}).get("TeamName")) for each in rows}
+        spaces = ", ".join(map(team_namespace, sorted(teams)))
+        return spaces and f"since SageMaker deletes it only after every team, with {spaces}"
+
     def _is_it(self, row: JsonMapping) -> bool:
         return True
 
@@ -333,27 +357,24 @@ class ComputeQuota(Governed):
         name = eks_name(snapshot, self.cluster.name)
         return eks.access(snapshot, name) if name else None
 
-    def find(self, snapshot: Snapshot) -> Sequence[Live]:
-        """As every kind; a failed one is not replaced while something is in the namespace."""
-        found = super().find(snapshot)
-        if snapshot.bare:
-            return found
-        return [self._held(snapshot, x) if x.holds_nothing else x for x in found]
-
-    def _held(self, snapshot: Snapshot, live: Live) -> Live:
-        """Return a quota that failed as it was created, as it is with what is in the namespace.
-
-        Somebody may have created that before, and it would be deleted with the quota.
-        """
+    def _obstacle(self, snapshot: Snapshot, live: Live) -> str:
+        """What is in the namespace: somebody may have created it before."""
         try:
             there = str(self.contents(snapshot) or "")
         except HyperpodError as error:
             there = str(error)
-        if not there:
+        return there and f"since the namespace {team_namespace(self.team)} is in use: {there}"
+
+    def _live(self, found: JsonMapping, signed: str | None) -> Live:
+        """As every kind; one that somebody has moved to another team is that team's.
+
+        UpdateComputeQuota takes a team's name, and a delete would take that team's namespace.
+        """
+        live, target = super()._live(found, signed), found.get("ComputeQuotaTarget") or {}
+        if target.get("TeamName", self.team) == self.team:
             return live
-        space = team_namespace(self.team)
-        why = f"{live.why}; it is not replaced, since the namespace {space} is in use: {there}"
-        return replace(live, state=State.STUCK, why=why, holds_nothing=False)
+        whose = f"team {target['TeamName']} (somebody else has set that)"
+        return replace(live, owner=whose, attributes={**live.attributes, "whose": whose})
 
     def _is_it(self, row: JsonMapping) -> bool:
         target = row.get("ComputeQuotaTarget") or {}

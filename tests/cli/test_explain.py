@@ -299,6 +299,7 @@ SEEN = {
 """Causes that the embedded stack cannot produce: source and text of their evidence."""
 
 NAMED = {
+    "failed-in-use": Evidence("error", "eks/cluster has failed"),
     "failed-is-final": Evidence("error", "hyperpod/cluster has failed"),
     "stuck-nodes": Evidence("instance group", "Creating 0 of 2 nodes", "workers"),
     "not-registered": Evidence("test node-count", "1 registered", "workers"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,12 +15,11 @@ from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.config.load import load
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.local import CHART
-from hyperpod_eks.local.kubernetes import Fault
 from hyperpod_eks.preflight.teams import governance
 from hyperpod_eks.resources.governance import SchedulerPolicy
 from tests import copies
 from tests.cli.test_objects import kubernetes
-from tests.conftest import Clients, Said, User
+from tests.conftest import Clients, User
 from tests.local.ground import role
 from tests.local.test_governance import ADDON, JOBS, QUEUE, SPACE, job
 from tests.rounds import rounds
@@ -64,9 +62,8 @@ def aws(clients: Clients) -> Clients:
     return clients
 
 
-@pytest.fixture
-def user(user: User, clients: Clients) -> User:
-    """A user with a cluster of two teams."""
+def two_teams(user: User, clients: Clients) -> None:
+    """Provide a cluster of two teams."""
 
     def create() -> None:
         role(clients, "vision", "ec2.amazonaws.com")
@@ -75,6 +72,12 @@ def user(user: User, clients: Clients) -> User:
         assert said.code == 0, said.err
 
     copies.once(user.stack, user.folder, (*CREATE, TEAMS), create)
+
+
+@pytest.fixture
+def user(user: User, clients: Clients) -> User:
+    """A user with a cluster of two teams."""
+    two_teams(user, clients)
     return user
 
 
@@ -281,107 +284,6 @@ def test_a_config_that_cannot_work_is_refused(text: str, says: str, tmp_path: Pa
     with pytest.raises(Usage) as refused:
         load(str(tmp_path / "c.yaml"), {}, {}, files=False)
     assert says in str(refused.value)
-
-
-# --- ways to lose it ----------------------------------------------------------------------------
-
-Way = Callable[[User, Clients], tuple[Said, int]]
-
-
-def creates(*changes: tuple[str, str], code: int = 2, options: tuple[str, ...] = ()) -> Way:
-    """Declare something else, and create without consent."""
-
-    def way(user: User, aws: Clients) -> tuple[Said, int]:
-        declare(user, TEAMS, *changes)
-        return user.types(*CREATE, *options), code
-
-    return way
-
-
-def types(*words: str, code: int = 0) -> Way:
-    return lambda user, aws: (user.types(*words), code)
-
-
-def has(aws: Clients, status: str) -> None:
-    """Let the quota be in a status."""
-    from hyperpod_eks.local.aws.hyperpod_clusters import of_region  # noqa: PLC0415  loads moto
-    from hyperpod_eks.local.aws.hyperpod_governance import QUOTA  # noqa: PLC0415
-
-    id_ = {"ComputeQuotaId": quota(aws)["ComputeQuotaId"]}
-    of_region("us-west-2").governance.find(QUOTA, id_)["Status"] = status
-
-
-def lost_manifest(user: User, aws: Clients) -> tuple[Said, int]:
-    (user.folder / "demo.hyperpod-eks.json").unlink()
-    return user.types(*CREATE), 0
-
-
-def lost_with_the_team(user: User, aws: Clients) -> tuple[Said, int]:
-    """Nobody knows of the quota any more: it stays."""
-    (user.folder / "demo.hyperpod-eks.json").unlink()
-    declare(user, TEAMS, (VISION, ""))
-    return user.types(*CREATE, "--yes"), 0
-
-
-def failed_update(user: User, aws: Clients) -> tuple[Said, int]:
-    has(aws, "UpdateFailed")
-    return user.types(*CREATE, "--replace-failed"), 0
-
-
-def failed_delete(user: User, aws: Clients) -> tuple[Said, int]:
-    has(aws, "DeleteFailed")
-    return user.types(*CREATE, "--replace-failed"), 1
-
-
-def unreadable(user: User, aws: Clients) -> tuple[Said, int]:
-    declare(user, TEAMS, (VISION, ""))
-    cluster = next(iter(user.stack.sim.clusters.values()))
-    cluster.faults.append(Fault(403, "Forbidden", "no", path="namespaces/hyperpod", times=99))
-    said = user.types(*CREATE), 1
-    cluster.faults.clear()
-    return said
-
-
-def changed_meanwhile(user: User, aws: Clients) -> tuple[Said, int]:
-    found = quota(aws)
-    aws.sagemaker.update_compute_quota(
-        ComputeQuotaId=found["ComputeQuotaId"],
-        TargetVersion=found["ComputeQuotaVersion"],
-        ComputeQuotaTarget={"TeamName": "vision", "FairShareWeight": 1},
-    )
-    return user.types(*CREATE), 2
-
-
-WAYS: dict[str, Way] = {
-    "the team is no longer declared": creates((VISION, "")),
-    "the team has another name": creates(("  vision:", "  seeing:")),
-    "no team is declared": creates((TEAMS, "")),
-    "the policy is no longer declared": creates((TEAMS[TEAMS.index("scheduler") :], ""), code=0),
-    "its quota is empty": creates(("    quota: [{instance_type: ml.m5.2xlarge, count: 1}]\n    f",
-                                   "    f"), code=0),
-    "it is disabled": creates(("weight: 60", "weight: 60\n    activation_state: Disabled"), code=0),
-    "its name is no name": creates(("  vision:", "  Vision:")),
-    "plan": types(*PLAN),
-    "orphans": types("orphans"),
-    "delete is only shown": types("delete", "demo", "--dry-run"),
-    "delete is not confirmed": types("delete", "demo", code=2),
-    "another name is deleted": types("delete", "other", "--yes"),
-    "the manifest is lost": lost_manifest,
-    "the manifest is lost, and the team with it": lost_with_the_team,
-    "its update has failed": failed_update,
-    "its delete has failed": failed_delete,
-    "what is in it cannot be read": unreadable,
-    "somebody else changes it": changed_meanwhile,
-}  # fmt: skip
-
-
-@pytest.mark.sample("its delete has failed")
-@pytest.mark.parametrize("name", WAYS)
-def test_nothing_but_consent_takes_a_teams_namespace(user: User, aws: Clients, name: str) -> None:
-    before = kubernetes("GET", f"{NAMESPACES}/{SPACE}")["metadata"]["uid"]
-    said, code = WAYS[name](user, aws)
-    assert said.code == code, said.err
-    assert kubernetes("GET", f"{NAMESPACES}/{SPACE}")["metadata"]["uid"] == before
 
 
 def theirs(aws: Clients) -> str:

@@ -77,6 +77,7 @@ ROWS: list[tuple[Observation, dict[str, Any], Action, str]] = [
     (FAILED, {}, Action.REFUSE, "--replace-failed creates it again: bad script"),
     (FAILED, {"replaceable": True}, Action.REPLACE, "bad script"),
     (FAILED, {"adopted": "id-1", "replaceable": True}, Action.REFUSE, "adopted and has failed"),
+    (FAILED, {"may_be_in_use": True, "replaceable": True}, Action.REFUSE, "may be in use"),
     (STUCK, {}, Action.REFUSE, "no capacity"),
     (
         Observation(TOY, Status.DUPLICATES, OURS, (Live("id-2"),)),

@@ -113,6 +113,7 @@ class Cluster(Resource):
     step = "hyperpod"
     tag_type = "hyperpod-cluster"
     patience = 90 * MINUTE
+    inhabited = True
     typical_change = 480.0  # of a scale-up, the most common change
     guards: ClassVar[Mapping[str, Guard]] = {
         "volume_kms_key_id": lambda is_, key: (
