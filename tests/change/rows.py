@@ -287,7 +287,15 @@ ROWS = (
         G + "scheduled_update_config",
         IN_PLACE,
         "UpdateCluster",
-        {"schedule_expression": "cron(0 3 ? * SUN *)"},
+        {
+            "schedule_expression": "cron(0 3 ? * SUN *)",
+            "deployment_config": {
+                "rolling_update_policy": {
+                    "maximum_batch_size": {"type": "CAPACITY_PERCENTAGE", "value": 25}
+                },
+                "auto_rollback_configuration": [{"alarm_name": "jobs-failing"}],
+            },
+        },
     ),
     Row(G + "auto_patch_config", IN_PLACE, "UpdateCluster", {"patching_strategy": "WhenIdle"}),
     Row(G + "kubernetes_config", IN_PLACE, "UpdateCluster", {"labels": {"team": "x"}}),

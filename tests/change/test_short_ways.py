@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -99,12 +100,24 @@ def test_update_software_renews_the_nodes_and_waits(user: User, aws: Clients) ->
     for wrong, says in (
         ("--group", "has no instance group x\nIt has worker-group.\n"),
         ("--release", "release of HyperPod's AMI 'x'"),
+        ("--batch", "'x' is neither a number of nodes nor a percentage"),
     ):
         said = user.types("update-software", "demo", wrong, "x", "--yes")
         assert (said.code, says in said.err) == (2, True)
     assert all(call.operation != "UpdateClusterSoftware" for call in user.stack.calls)
-    said = user.types("update-software", "demo", "--batch", "1", "--yes")
-    assert said.code == 0, said.err
+    for wrong in ("0", "0%", "101%", "-1", "1.5%"):
+        said = user.types("update-software", "demo", f"--batch={wrong}", "--yes")
+        assert (said.code, f"'{wrong}' is neither" in said.err) == (2, True)
+    assert all(call.operation != "UpdateClusterSoftware" for call in user.stack.calls)
+    for batch, type_ in (("1", "INSTANCE_COUNT"), ("50%", "CAPACITY_PERCENTAGE")):
+        user.stack.calls.clear()
+        said = user.types("update-software", "demo", "--batch", batch, "--yes")
+        assert said.code == 0, said.err
+        (call,) = (each for each in user.stack.calls if each.operation == "UpdateClusterSoftware")
+        sent = json.loads(call.request[call.request.index("{") :])["DeploymentConfig"][
+            "RollingUpdatePolicy"
+        ]
+        assert sent["MaximumBatchSize"] == {"Type": type_, "Value": int(batch.strip("%"))}
     assert list(user.folder.parent.glob("state/*/logs/*-update-software-*.log"))
     (group,) = aws.sagemaker.describe_cluster(ClusterName="demo")["InstanceGroups"]
     assert (group["Status"], group["ImageVersionStatus"]) == ("InService", "UpToDate")

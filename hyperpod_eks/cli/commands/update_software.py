@@ -6,8 +6,6 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import click
-
 from hyperpod_eks.cli import options as shared
 from hyperpod_eks.cli.command import define
 from hyperpod_eks.cli.commands.scale import refuse_unknown
@@ -35,11 +33,10 @@ class Options(shared.Wait, shared.Progress, shared.Cluster):
     release: str | None = option(
         "--release", metavar="X.Y.Z", help="Release of the HyperPod AMI.  [default: newest]"
     )
-    batch: int | None = option(
+    batch: str | None = option(
         "--batch",
-        type=click.IntRange(min=1),
-        metavar="N",
-        help="Maximum number of nodes of a group to update at a time.",
+        metavar="N|N%",
+        help="Maximum number of nodes of a group to update at a time, or their percentage.",
     )
     yes: bool = shared.yes()
 
@@ -56,11 +53,12 @@ def update_software(options: Options, report: Report) -> Updated:
     from hyperpod_eks.session import CHANGE
 
     _check_release(options.release)
+    size = _size(options.batch)
     recorder = Recorder(report)
     with opened(CHANGE, options, recorder, files=False) as at:
         names = _groups(at.config, options.groups)
         _confirm(at, names, yes=options.yes)
-        _renew(at.context.aws, at.resolved.name, _request(names, options.release, options.batch))
+        _renew(at.context.aws, at.resolved.name, _request(names, options.release, size))
         at.context.first_snapshot = None
         at.context.consent = consenting(at.resolved.name, yes=False)
         found = engine.create(at.wants, at.context)
@@ -74,6 +72,19 @@ def update_software(options: Options, report: Report) -> Updated:
 def _check_release(release: str | None) -> None:
     if release and not re.fullmatch(r"\d+\.\d+\.\d+", release):
         raise Usage(f"--release: invalid release of HyperPod's AMI {release!r}", "Example: 1.1.0")
+
+
+def _size(batch: str | None) -> JsonObject | None:
+    """Return the batch as a CapacitySizeConfig of the API; None for AWS's own choice."""
+    if batch is None:
+        return None
+    match = re.fullmatch(r"([1-9][0-9]{0,8})(%?)", batch)
+    if not match or (match[2] and int(match[1]) > 100):
+        raise Usage(
+            f"--batch: {batch!r} is neither a number of nodes nor a percentage from 1% to 100%",
+            "Example: --batch 2, or --batch 25%",
+        )
+    return {"Type": "CAPACITY_PERCENTAGE" if match[2] else "INSTANCE_COUNT", "Value": int(match[1])}
 
 
 def _groups(config: Config, chosen: tuple[str, ...]) -> tuple[str, ...]:
@@ -90,14 +101,15 @@ def _groups(config: Config, chosen: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-def _request(names: Sequence[str], release: str | None, batch: int | None) -> dict[str, object]:
+def _request(
+    names: Sequence[str], release: str | None, size: JsonObject | None
+) -> dict[str, object]:
     """Return the parameters of UpdateClusterSoftware, without the cluster's name."""
     version = {"ImageReleaseVersion": release} if release else {}
     found: dict[str, object] = {
         "InstanceGroups": [{"InstanceGroupName": name, **version} for name in names]
     }
-    if batch:
-        size = {"Type": "INSTANCE_COUNT", "Value": batch}
+    if size:
         found["DeploymentConfig"] = {"RollingUpdatePolicy": {"MaximumBatchSize": size}}
     return found
 
@@ -149,6 +161,7 @@ command = define(
     text,
     """
     hyperpod-eks update-software demo --batch 1
+    hyperpod-eks update-software demo --batch 25% --yes
     hyperpod-eks update-software demo --group worker-group --yes
     """,
     log=Log.KEPT,
