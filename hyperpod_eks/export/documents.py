@@ -9,7 +9,7 @@ from typing import NamedTuple
 from hyperpod_eks.aws.service_model import to_config
 from hyperpod_eks.documents import Json, JsonMapping, JsonObject
 from hyperpod_eks.export.recorded import Item, Ref
-from hyperpod_eks.resources import governance, iam, s3
+from hyperpod_eks.resources import governance_members, iam, s3
 from hyperpod_eks.resources import trust as trusts
 from hyperpod_eks.resources.ec2.security_group import DESCRIPTION as GROUP
 
@@ -168,12 +168,12 @@ def _nameless(item: Item) -> Iterator[str]:
 
 def scheduler_policy(item: Item) -> JsonObject:
     """Return the properties of a scheduler policy but its tags, under AWS's names."""
-    return {**_governed(item), **governance.policy_members(item("settings"))}
+    return {**_governed(item), **governance_members.policy_members(item("settings"))}
 
 
 def compute_quota(item: Item) -> JsonObject:
     """Return the properties of a team's quota but its tags, under AWS's names."""
-    return {**_governed(item), **governance.quota_members(item("team"), item("settings"))}
+    return {**_governed(item), **governance_members.quota_members(item("team"), item("settings"))}
 
 
 def _governed(item: Item) -> JsonObject:

@@ -14,7 +14,7 @@ from hyperpod_eks.aws.published import GOVERNANCE_REGIONS
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.aws.tags import owner
 from hyperpod_eks.config.teams import team_namespace
-from hyperpod_eks.documents import Json, JsonMapping, JsonObject
+from hyperpod_eks.documents import JsonMapping, JsonObject
 from hyperpod_eks.errors import HyperpodError
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube.client import Access
@@ -37,6 +37,14 @@ from hyperpod_eks.resources.base import (
 from hyperpod_eks.resources.compare import as_declared
 from hyperpod_eks.resources.ec2.security_group import SecurityGroup
 from hyperpod_eks.resources.ec2.vpc import Vpc
+from hyperpod_eks.resources.governance_members import (
+    SHARES,
+    STRATEGY,
+    aligned,
+    in_order,
+    policy_members,
+    quota_members,
+)
 from hyperpod_eks.resources.hyperpod.api import describe, eks_name
 from hyperpod_eks.resources.hyperpod.cluster import Cluster
 from hyperpod_eks.resources.hyperpod.trouble import governance
@@ -59,8 +67,6 @@ STATES = {
 """By SchedulerResourceStatus; an unknown one is busy."""
 GONE = "Deleted"
 """The status of deleted ones, which stay in lists."""
-SHARES = {"fair_share": "FairShare", "idle_resource_sharing": "IdleResourceSharing"}
-"""Settings of a policy that are one word each, and their members."""
 IN_EFFECT = "in effect"
 """The fact `status` of one whose last update has not failed."""
 
@@ -282,6 +288,15 @@ class SchedulerPolicy(Governed):
     def _is_it(self, row: JsonMapping) -> bool:
         return True
 
+    def _look(self, aws: Aws, row: JsonMapping) -> Live | None:
+        live = super()._look(aws, row)
+        if live is None or live.owner is not None:
+            return live
+        ask = f"delete-cluster-scheduler-config --cluster-scheduler-config-id {live.id}"
+        command = f"aws sagemaker {ask} --region {aws.session.region_name}"
+        whose = f"somebody else (a cluster has one policy; to delete it: {command})"
+        return replace(live, attributes={**live.attributes, "whose": whose})
+
     def _described(self, found: JsonMapping) -> JsonMapping:
         config = found.get("SchedulerConfig") or {}
         facts = {name: config[member] for name, member in SHARES.items() if member in config}
@@ -314,7 +329,7 @@ class ComputeQuota(Governed):
     )
     initial: ClassVar[Facts] = {
         "quota": [],
-        "strategy": "LendAndBorrow",
+        "strategy": STRATEGY,
         "borrow_limit": 50,
         "preempt_team_tasks": "LowerPriority",
         "fair_share_weight": 0,
@@ -396,7 +411,7 @@ class ComputeQuota(Governed):
             ("absolute_borrow_limits", sharing.get("AbsoluteBorrowLimits")),
         ):
             if rows is not None:
-                facts[name] = _aligned(rows, self.settings.get(name) or ())
+                facts[name] = aligned(rows, self.settings.get(name) or ())
         return {name: value for name, value in facts.items() if value is not None}
 
     def _request(self) -> JsonObject:
@@ -467,60 +482,3 @@ def _permissions(resolved: ResolvedConfig, noun: str, resource: str) -> Iterator
     tags = actions("sagemaker", "AddTags", "ListTags")
     yield Statement("TeamsMake", (*actions("sagemaker", *names), *tags), (*own, cluster))
     yield Statement("TeamsLook", actions("sagemaker", f"List{noun}s"))
-
-
-def policy_members(settings: JsonMapping) -> JsonObject:
-    """Return the settings of a policy as CreateClusterSchedulerConfig has them."""
-    config = _members(settings, **{member: name for name, member in SHARES.items()})
-    if classes := settings.get("priority_classes"):
-        config["PriorityClasses"] = classes
-    return {"SchedulerConfig": config}
-
-
-def quota_members(team: str, settings: JsonMapping) -> JsonObject:
-    """Return the settings of a team's quota as CreateComputeQuota has them."""
-    sharing = _members(
-        settings,
-        Strategy="strategy",
-        BorrowLimit="borrow_limit",
-        AbsoluteBorrowLimits="absolute_borrow_limits",
-    )
-    config = _members(
-        settings, ComputeQuotaResources="quota", PreemptTeamTasks="preempt_team_tasks"
-    )
-    if sharing:
-        strategy = {"Strategy": ComputeQuota.initial["strategy"]}
-        config["ResourceSharingConfig"] = {**strategy, **sharing}
-    weight = _members(settings, FairShareWeight="fair_share_weight")
-    return {
-        "ComputeQuotaConfig": config,
-        "ComputeQuotaTarget": {"TeamName": team, **weight},
-        **_members(settings, ActivationState="activation_state"),
-    }
-
-
-def _members(settings: JsonMapping, **names: str) -> JsonObject:
-    """Return the declared settings among ``names`` under the names of the API."""
-    return {member: settings[name] for member, name in names.items() if name in settings}
-
-
-def in_order(rows: Iterable[JsonMapping]) -> list[Json]:
-    """Return rows sorted by what identifies them: AWS may describe them in another order."""
-    return sorted((dict(each) for each in rows), key=_identity)
-
-
-def _identity(row: JsonMapping) -> tuple[str, str, str]:
-    """What identifies a row: a class's name, or a type with its kind of partition."""
-    partition = row.get("AcceleratorPartition") or {}
-    return str(row.get("Name")), str(row.get("InstanceType")), str(partition.get("Type"))
-
-
-def _aligned(rows: Iterable[JsonMapping], declared: Iterable[JsonMapping]) -> list[Json]:
-    """Return described amounts without what AWS may have added to those that are declared."""
-    wanted = {_identity(each): each.keys() for each in declared}
-
-    def asked(row: JsonMapping) -> JsonMapping:
-        names = set(wanted.get(_identity(row), ()))
-        return {n: row[n] for n in names} if names and names <= row.keys() else row
-
-    return in_order(map(asked, rows))

@@ -11,12 +11,8 @@ from hyperpod_eks.resolve.names import fit
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.addon import Addon
 from hyperpod_eks.resources.base import Resource
-from hyperpod_eks.resources.governance import (
-    ComputeQuota,
-    Governed,
-    SchedulerPolicy,
-    in_order,
-)
+from hyperpod_eks.resources.governance import ComputeQuota, Governed, SchedulerPolicy
+from hyperpod_eks.resources.governance_members import in_order
 from hyperpod_eks.resources.hyperpod.nodes import Nodes
 from hyperpod_eks.steps.eks import Control
 

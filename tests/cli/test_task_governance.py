@@ -15,6 +15,7 @@ from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.config.load import load
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.local import CHART
+from hyperpod_eks.local.aws.sim import Fault
 from hyperpod_eks.preflight.teams import governance
 from hyperpod_eks.resources.governance import SchedulerPolicy
 from tests import copies
@@ -299,7 +300,11 @@ def test_a_delete_that_a_quota_of_others_holds_up_names_it_and_goes_on_after_it(
     user: User, aws: Clients
 ) -> None:
     id_ = theirs(aws)
+    operation, words = "DeleteClusterSchedulerConfig", "It is in use"  # AWS publishes no words
+    fault = Fault("sagemaker", operation, "ConflictException", 400, words, count=999)
+    user.stack.faults.append(fault)
     said = user.types("delete", "demo", "--yes", "--timeout", "1", "-o", "json")
+    user.stack.faults.clear()
     assert said.code == 9, said.err
     error = said.document["error"]
     command = f"aws sagemaker delete-compute-quota --compute-quota-id {id_} --region us-west-2"

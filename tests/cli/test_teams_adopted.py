@@ -154,9 +154,10 @@ def test_an_add_on_and_a_policy_of_others_are_used_or_refused_and_stay(
     user.mutations()
     said = user.types(*CREATE, "--yes")
     assert (said.code, user.mutations()) == (7, []), said.err
-    assert "teams/policy: arn:aws:sagemaker" in said.err
     (row,) = clients.sagemaker.list_cluster_scheduler_configs()["ClusterSchedulerConfigSummaries"]
     id_ = row["ClusterSchedulerConfigId"]
+    command = "delete-cluster-scheduler-config --cluster-scheduler-config-id"
+    assert f"to delete it: aws sagemaker {command} {id_} --region us-west-2)" in said.err
     clients.sagemaker.delete_cluster_scheduler_config(ClusterSchedulerConfigId=id_)
     said = user.types(*CREATE)
     assert said.code == 0, said.err

@@ -113,6 +113,21 @@ KIND_MUTANTS = (
         "kept_until",
     ),
     Mutant(
+        "nobody is asked about living endpoints",
+        "engine/destroy.py",
+        'return want.leaves.format(now) if now else ""',
+        'return ""',
+        "tests/cli/test_living_endpoints.py",
+    ),
+    Mutant(
+        "what holds a delete up is known, and not said at its end",
+        "engine/destroy.py",
+        "or (refused and holders)",
+        "",
+        TEAMS,
+        "holds_up",
+    ),
+    Mutant(
         "task governance starts while others install Deployments",
         "steps/addons.py",
         "if name == GOVERNANCE:",
