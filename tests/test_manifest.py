@@ -161,6 +161,15 @@ def test_a_file_that_cannot_be_read_is_told_with_a_way_back(
     assert path.read_text() == text
 
 
+@pytest.mark.parametrize("since", [-1e300, 1e300, -1.0, 253402300800])
+def test_a_time_that_no_calendar_has_breaks_a_manifest(tmp_path: Path, since: float) -> None:
+    manifest = a_manifest(tmp_path / "demo.json")
+    manifest.record(VPC, Live("vpc-1"), "ready", since)
+    with pytest.raises(Usage, match="is broken"):
+        manifest.commit()
+        read(FileStore(file_of(manifest)), "demo")
+
+
 def test_the_names_of_kinds_in_manifests_stay() -> None:
     """Moving or renaming a class must not change manifests; a new kind adds a line."""
     import_module("hyperpod_eks.stack")  # imports every kind

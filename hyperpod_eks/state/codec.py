@@ -73,6 +73,8 @@ _RECORD = {
     "kind": str, "want": dict, "state": str, "since": (int, float), "token": str,
 }  # fmt: skip
 _STATES = frozenset(get_args(RecordState))
+_LATEST = 253402300800
+"""The year 10000 in seconds since the epoch: no calendar of Python has it."""
 
 
 def check_document(document: Mapping[str, Any]) -> None:
@@ -88,6 +90,8 @@ def check_document(document: Mapping[str, Any]) -> None:
         _typed(f"resources.{key}.", record, _RECORD | texts)
         if record["state"] not in _STATES:
             raise ValueError(f"resources.{key}.state is {record['state']!r}")
+        if not 0 <= record["since"] < _LATEST:
+            raise ValueError(f"resources.{key}.since is {record['since']!r}")
         if kind := KINDS.get(record["kind"]):
             for name, value in record["want"].items():
                 if not _fits(value, _hint(kind, name)):
