@@ -35,6 +35,7 @@ from hyperpod_eks.steps.eks import access_label
 from hyperpod_eks.steps.network import interface_endpoints
 
 CALLER = "eks/access-caller"
+PROVIDER = "iam/oidc-provider"
 
 
 def adopt(aws: Aws, config: Config, manifest: Manifest, now: float, *, write: bool = True) -> None:
@@ -56,6 +57,8 @@ def adopt(aws: Aws, config: Config, manifest: Manifest, now: float, *, write: bo
     if config.existing.eks_cluster and known and known.id not in ("", caller(Snapshot(aws))):
         # it is the entry of another caller; if create created it, its tags say so
         del manifest.records[CALLER]
+    if PROVIDER in manifest.adopted and PROVIDER not in wanted:
+        del manifest.records[PROVIDER]  # it is gone, or of an EKS cluster that is: ours replaces it
     _refuse_created(manifest, wanted)
     for key, id_ in wanted.items():
         if manifest.adopted.get(key) != id_:
@@ -117,7 +120,7 @@ def resolve(aws: Aws, config: Config, manifest: Manifest) -> dict[str, str]:
     found |= _subnets(aws, subnets, vpc, least=1 if theirs.eks_cluster else 2)
     if vpc:
         found |= _beside(aws, config, vpc, theirs_alone=bool(subnets))
-    if needs_provider(config) and "iam/oidc-provider" not in manifest.records:
+    if needs_provider(config) and not _made(manifest, PROVIDER):
         found |= _provider(aws, theirs.eks_cluster or config.name)
     return found | _nat_gateways(aws, theirs.nat_gateways) | _file_systems(aws, config)
 
@@ -152,7 +155,7 @@ def _provider(aws: Aws, cluster: str) -> dict[str, str]:
                 f" {arn} --client-id {AUDIENCE}",
                 setting="operators",
             )
-        return {"iam/oidc-provider": arn}
+        return {PROVIDER: arn}
     return {}
 
 

@@ -144,6 +144,27 @@ def test_certificates_are_kept_until_their_delete_is_asked_for(made: User, aws: 
     assert (gone.code, made.stack.inventory()["s3"]) == (0, {}), gone.err
 
 
+@pytest.mark.prove
+def test_a_new_cluster_does_not_ask_for_the_provider_of_the_one_before(
+    user: User, aws: Clients
+) -> None:
+    """IAM keeps a provider of others, whose EKS cluster is gone; the new issuer is another one."""
+    user.has("demo", *write(user, BASE))
+    issuer, arn = provider_of(aws)
+    aws.iam.create_open_id_connect_provider(Url=issuer, ClientIDList=["sts.amazonaws.com"])
+    assert user.types("create", *write(user, CONFIG)).code == 0
+    aws.sagemaker.delete_cluster(ClusterName="demo")
+    for each in aws.eks.list_addons(clusterName="demo")["addons"]:
+        aws.eks.delete_addon(clusterName="demo", addonName=each)
+    aws.eks.delete_cluster(name="demo")
+
+    said = user.types("create", "-f", "c.yaml", "--yes")
+    assert said.code == 0, said.err
+    assert providers(user).keys() == {arn, provider_of(aws)[1]}
+    gone = user.types("delete", "demo", "--yes")
+    assert (gone.code, providers(user).keys()) == (0, {arn}), gone.err
+
+
 def test_what_comes_into_the_bucket_before_it_is_deleted_is_kept(made: User, aws: Clients) -> None:
     def capture(event: Event) -> None:
         """Write into the bucket after it was found empty."""
