@@ -165,8 +165,8 @@ def test_a_file_that_cannot_be_read_is_told_with_a_way_back(
 def test_a_time_that_no_calendar_has_breaks_a_manifest(tmp_path: Path, since: float) -> None:
     manifest = a_manifest(tmp_path / "demo.json")
     manifest.record(VPC, Live("vpc-1"), "ready", since)
+    manifest.commit()
     with pytest.raises(Usage, match="is broken"):
-        manifest.commit()
         read(FileStore(file_of(manifest)), "demo")
 
 

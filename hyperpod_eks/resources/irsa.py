@@ -103,6 +103,11 @@ class OidcProvider(Resource):
         for arn in () if cluster and aws.recorded else _listed(aws):
             yield "oidc-provider", arn, partial(_tags, aws, arn)
 
+    @property
+    def takes_along(self) -> str:
+        """What others may have built on it: an issuer has one, which all roles share."""
+        return "although roles of others may trust it, whose pods then get no credentials"
+
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """Find it by the issuer of its cluster, else by our tags."""
         arns = [self.arn]

@@ -172,7 +172,12 @@ ROWS = (
         [{"service_account": "aws-node", "role_arn": f"arn:aws:iam::{ACCOUNT}:role/team/Pods"}],
     ),
     Row("addons.<name>.buckets", IN_PLACE, "the policy of its role changes", shown=PODS),
-    Row("operators", IN_PLACE, "add-ons and roles come and go", shown=OPERATORS),
+    Row(
+        "operators",
+        IN_PLACE,
+        "add-ons and roles come and go; without `inference` the OIDC provider goes with --yes",
+        shown=OPERATORS,
+    ),
     Row(
         "monitoring",
         IN_PLACE,

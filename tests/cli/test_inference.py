@@ -144,6 +144,18 @@ def test_certificates_are_kept_until_their_delete_is_asked_for(made: User, aws: 
     assert (gone.code, made.stack.inventory()["s3"]) == (0, {}), gone.err
 
 
+def test_the_provider_goes_from_a_cluster_that_stays_only_with_consent(
+    made: User, aws: Clients
+) -> None:
+    """An issuer has one: roles of others, which IAM lets trust no other one, may need it."""
+    said = made.types("create", *write(made, BASE))
+    assert (said.code, "--yes" in said.err) == (2, True), said.err
+    assert "iam/oidc-provider: it is deleted although roles of others may trust it" in said.err
+    assert providers(made)
+    assert made.types("create", "-f", "c.yaml", "--yes").code == 0
+    assert not providers(made)
+
+
 @pytest.mark.prove
 def test_a_new_cluster_does_not_ask_for_the_provider_of_the_one_before(
     user: User, aws: Clients
