@@ -271,6 +271,20 @@ def test_charts_come_change_and_go_with_the_config(
     assert said.code == 0, said.err
 
 
+def test_a_chart_that_cannot_be_read_stops_a_create_and_no_delete(user: User) -> None:
+    """A folder that cannot be read any more is no reason to keep a cluster that costs money."""
+    shutil.copytree(CHART, user.folder / "chart")
+    user.makes("demo", "--chart", "chart")
+    (user.folder / "chart" / "templates" / "gone.yaml").symlink_to("nowhere")
+    for verb in ("plan", "create"):
+        said = user.types(verb, "demo")
+        assert said.code == 2, said.err
+        assert "chart/templates/gone.yaml is not a file that can be read; remove or" in said.err
+    assert user.types("status", "demo").code == 0
+    said = user.types("delete", "demo", "--yes")
+    assert said.code == 0, said.err
+
+
 def by_hand(user: User, *words: str) -> None:
     """Run helm as somebody with the cluster's kubeconfig does."""
     said = user.types("kubeconfig", "demo", "--kubeconfig", "kubeconfig")

@@ -195,6 +195,15 @@ def check_folder(path: Path) -> str:
     )
 
 
+def unreadable(folder: Path) -> str:
+    """Return the fault of the first file in a chart's folder that cannot be read, or ""."""
+    for root, _, names in os.walk(folder, followlinks=True):
+        for path in (Path(root, name) for name in names):
+            if not (path.is_file() and os.access(path, os.R_OK)):
+                return f"{path} is not a file that can be read; remove or repair it"
+    return ""
+
+
 def _script(path: Path, raw: bytes, name: str) -> Iterator[str]:
     if not raw.strip():
         yield f"{path} is empty; write the script or remove the file"

@@ -16,7 +16,9 @@ from hyperpod_eks.config.lifecycle import (
     check_chart,
     check_folder,
     check_lifecycle,
+    find_chart,
     is_elsewhere,
+    unreadable,
 )
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.config.objects import in_place
@@ -177,10 +179,18 @@ def _files(config: Config, wrong: Container[object]) -> Iterator[Finding]:
     chart = config.chart.path
     if chart and is_elsewhere(chart):
         chart = None
-    if "chart" not in wrong and chart and (text := check_chart(chart)):
+    if (
+        "chart" not in wrong
+        and chart
+        and (text := check_chart(chart) or unreadable(find_chart(chart) or chart))
+    ):
         yield Finding(("chart", "path"), text)
     for name, each in config.charts.items() if "charts" not in wrong else ():
-        if each.folder and not is_elsewhere(each.chart) and (text := check_folder(each.folder)):
+        if (
+            each.folder
+            and not is_elsewhere(each.chart)
+            and (text := check_folder(each.folder) or unreadable(each.folder))
+        ):
             yield Finding(("charts", name, "chart"), text)
 
 

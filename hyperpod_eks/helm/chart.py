@@ -178,7 +178,8 @@ def digest(folder: Path) -> str:
     """Return the SHA-256 of a folder's content: the sorted paths and the files' digests.
 
     The same as ``find -type f | sed 's,^./,,' | LC_ALL=C sort | xargs sha256sum | sha256sum``.
-    Raises Usage for a name with a line break, which could imitate another file's line.
+    Raises Usage for a file that cannot be read, and for a name with a line break, which could
+    imitate another file's line.
     """
     files = sorted(
         (Path(root, name).relative_to(folder).as_posix().encode(), Path(root, name))
@@ -193,7 +194,14 @@ def digest(folder: Path) -> str:
                 f" {json.dumps(os.fsdecode(name))}",
                 "Rename the file or use another chart.",
             )
-        whole.update(hashlib.sha256(file.read_bytes()).hexdigest().encode() + b"  " + name + b"\n")
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            raise Usage(
+                f"the chart {folder} has a file that cannot be read: {file}: {error.strerror}",
+                "Remove or repair the file, or use another chart.",
+            ) from error
+        whole.update(hashlib.sha256(content).hexdigest().encode() + b"  " + name + b"\n")
     return whole.hexdigest()
 
 

@@ -98,7 +98,7 @@ class Release(Resource):
             ):
                 continue
             live = _live(found, snapshot.aws.lineage if ours else "another release of the chart")
-            lives.append(self._identified(live, found))
+            lives.append(live if snapshot.bare else self._identified(live, found))
         return lives
 
     def names(self, live: Live | None = None) -> Iterable[str]:
@@ -296,7 +296,7 @@ class ChartRelease(Release):
         facts = {**live.facts, "namespace": found.namespace}
         others = {} if found.owner else {"whose": "whoever installed it with helm"}
         live = replace(live, facts=facts, attributes={**live.attributes, **others})
-        return [self._identified(live, found)]
+        return [live if snapshot.bare else self._identified(live, found)]
 
     @cached_property
     def _content(self) -> str:
