@@ -429,6 +429,18 @@ class TestFind:
         with pytest.raises(Usage, match=f"--helm: .*{says}"):
             find_helm(fake(tmp_path / "option", script))
 
+    def test_a_program_is_asked_for_its_version_once_until_it_is_another(
+        self, tmp_path: Path
+    ) -> None:
+        asked = tmp_path / "asked"
+        program = fake(tmp_path / "option", f"echo >>{asked}; echo v4.0.0")
+
+        assert [find_helm(program).version for _ in range(2)] == [(4, 0, 0)] * 2
+        assert asked.read_text() == "\n"
+
+        fake(tmp_path / "option", f"echo >>{asked}; echo v4.10.0")
+        assert find_helm(program).version == (4, 10, 0)
+
     def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
         with pytest.raises(Usage, match="cannot be run"):
             find_helm(tmp_path / "nothing")

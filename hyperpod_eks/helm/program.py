@@ -107,9 +107,25 @@ def _program(path: str | Path) -> str | Path:
     return (os.sep not in str(path) and on_path(str(path))) or path
 
 
+_usable: dict[tuple[Path, tuple[int, ...]], Helm] = {}
+"""Programs that were examined, by path and file: a run asks for each of its releases."""
+
+
 def _examine(binary: Path) -> Helm | str:
-    """Return a program as Helm, or why it is not usable."""
+    """Return a program as Helm, or why it is not usable; the same file is run once."""
     binary = binary.absolute()
+    try:
+        about = binary.stat()
+        file = (binary, (about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns))
+    except OSError as error:
+        return f"cannot be run: {error.strerror or error}"
+    helm = _usable.get(file) or _run(binary)
+    if isinstance(helm, Helm):
+        _usable[file] = helm
+    return helm
+
+
+def _run(binary: Path) -> Helm | str:
     try:  # helm 4 reads a file in its config folder, which a home may lack
         folder = tempfile.TemporaryDirectory(prefix="hyperpod-eks-")
     except OSError as error:

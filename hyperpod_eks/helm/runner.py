@@ -41,6 +41,7 @@ def warm() -> None:
     import yaml  # noqa: F401, PLC0415
 
     pyhelm3_package()
+    kube.warm()
 
 
 def pyhelm3_package() -> ModuleType:

@@ -178,6 +178,11 @@ def _package() -> ModuleType:
     return package
 
 
+def warm() -> None:
+    """Import what the first request needs."""
+    _package()
+
+
 @contextmanager
 def _empty(*names: str) -> Iterator[None]:
     """Add empty packages for names that are not imported yet, and remove them afterwards."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from hyperpod_eks.config.chart_checks import NODES
 from hyperpod_eks.config.charts import Chart
-from hyperpod_eks.helm import chart, runner
+from hyperpod_eks.helm import chart
 from hyperpod_eks.helm import devices as chart_devices
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.addon import PodIdentity
@@ -90,11 +90,10 @@ def _namespace(each: PodIdentity | Object) -> str:
 
 
 def prepare(config: Chart, bundle: str | None) -> None:
-    """Download the chart and import slow modules while the EKS cluster is being created.
+    """Download the chart while the EKS cluster is being created.
 
     Errors are ignored: the install repeats and reports them.
     """
     with contextlib.suppress(Exception):
-        runner.warm()
         if config.path is None:
             chart.download(bundle=bundle)

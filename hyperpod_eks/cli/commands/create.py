@@ -180,6 +180,7 @@ def _before_first_change(
     run has the claim: of two that create it at the same moment, one has.
     """
     from hyperpod_eks.engine import plan as plans
+    from hyperpod_eks.helm import runner
     from hyperpod_eks.preflight.cluster import require_folders
     from hyperpod_eks.workers import start
 
@@ -195,6 +196,8 @@ def _before_first_change(
         if line := plans.new_administrator(observations, at.context):
             at.context.consent([line])
         check(observations)
+        if at.found_helm:
+            start(runner.warm)  # while AWS answers the first changes
         at.listed = start(partial(plans.listed, at.wants, at.context.aws))
         _forget_run(at.manifest)
         at.run = own.run if _is_new(at.manifest, observations) else ""
