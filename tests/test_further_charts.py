@@ -275,7 +275,10 @@ def test_a_chart_that_cannot_be_read_stops_a_create_and_no_delete(user: User) ->
     """A folder that cannot be read any more is no reason to keep a cluster that costs money."""
     shutil.copytree(CHART, user.folder / "chart")
     user.makes("demo", "--chart", "chart")
+    os.mkfifo(user.folder / "chart" / "pipe")  # nobody writes to it
+    assert user.types("status", "demo").code == 0
     (user.folder / "chart" / "templates" / "gone.yaml").symlink_to("nowhere")
+    (user.folder / "chart" / "pipe").unlink()
     for verb in ("plan", "create"):
         said = user.types(verb, "demo")
         assert said.code == 2, said.err

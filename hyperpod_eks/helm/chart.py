@@ -16,7 +16,7 @@ from typing import IO
 
 from hyperpod_eks import folders
 from hyperpod_eks.aws import transport
-from hyperpod_eks.config.lifecycle import IN_CHECKOUT, check_chart, find_chart
+from hyperpod_eks.config.lifecycle import IN_CHECKOUT, check_chart, find_chart, unreadable
 from hyperpod_eks.documents import Json, JsonMapping, JsonObject
 from hyperpod_eks.errors import HyperpodError, KnownCause, Usage
 from hyperpod_eks.files import make_folder
@@ -181,6 +181,8 @@ def digest(folder: Path) -> str:
     Raises Usage for a file that cannot be read, and for a name with a line break, which could
     imitate another file's line.
     """
+    if fault := unreadable(folder):
+        raise Usage(fault)
     files = sorted(
         (Path(root, name).relative_to(folder).as_posix().encode(), Path(root, name))
         for root, _, names in os.walk(folder, followlinks=True)
@@ -194,14 +196,7 @@ def digest(folder: Path) -> str:
                 f" {json.dumps(os.fsdecode(name))}",
                 "Rename the file or use another chart.",
             )
-        try:
-            content = file.read_bytes()
-        except OSError as error:
-            raise Usage(
-                f"the chart {folder} has a file that cannot be read: {file}: {error.strerror}",
-                "Remove or repair the file, or use another chart.",
-            ) from error
-        whole.update(hashlib.sha256(content).hexdigest().encode() + b"  " + name + b"\n")
+        whole.update(hashlib.sha256(file.read_bytes()).hexdigest().encode() + b"  " + name + b"\n")
     return whole.hexdigest()
 
 
