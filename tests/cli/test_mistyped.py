@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -105,6 +106,35 @@ def test_an_option_whose_variable_is_not_set_is_not_left_out(user: User, option:
     assert f"{option}" in said.err
     assert "it is empty; pass a value, or omit the option" in said.err
     assert user.stack.calls == []
+
+
+def test_commands_that_read_no_config_say_that_a_region_is_missing(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_REGION")
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    for words in (("orphans",), ("list",), ("token", "demo"), ("kubeconfig", "demo")):
+        said = user.types(*words)
+        in_words(said, 2)
+        assert "no AWS region" in said.err
+        assert "--region us-west-2" in said.err
+    assert user.stack.calls == []
+
+
+def test_half_a_character_is_valid_json(user: User) -> None:
+    said = user.types("version", "-o", "json", "--query", '`"\\ud800"`')
+    assert (said.code, said.out) == (0, '"\\ud800"\n')
+
+
+def test_a_config_comes_through_a_pipe(user: User) -> None:
+    """As with ``-f <(...)`` of a shell."""
+    pipe = user.folder / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=(HEAD,))
+    writer.start()
+    said = user.types("validate", "-f", "pipe")
+    writer.join()
+    assert said.code == 0, said.err
 
 
 @pytest.mark.parametrize(
