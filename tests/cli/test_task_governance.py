@@ -170,6 +170,29 @@ def test_a_declared_change_is_sent_without_a_question(user: User, aws: Clients) 
         assert found["ComputeQuotaVersion"] == before + 1
 
 
+def test_quotas_are_sent_in_each_form(user: User, aws: Clients) -> None:
+    declared = [
+        {"InstanceType": "ml.g5.12xlarge", "Accelerators": 2},
+        {"InstanceType": "ml.m5.2xlarge", "VCpu": 4.0, "MemoryInGiB": 16.0},
+        {
+            "InstanceType": "ml.p5.48xlarge",
+            "AcceleratorPartition": {"Type": "mig-1g.10gb", "Count": 4},
+        },
+    ]
+    forms = """
+      - {instance_type: ml.m5.2xlarge, v_cpu: 4, memory_in_gib: 16}
+      - {instance_type: ml.g5.12xlarge, accelerators: 2}
+      - {instance_type: ml.p5.48xlarge, accelerator_partition: {type: mig-1g.10gb, count: 4}}"""
+    declare(
+        user, TEAMS, (" [{instance_type: ml.m5.2xlarge, count: 1}]\n    fair", f"{forms}\n    fair")
+    )
+    said = user.types(*CREATE)
+    assert said.code == 0, said.err
+    sent = quota(aws)["ComputeQuotaConfig"]["ComputeQuotaResources"]
+    assert sorted(sent, key=lambda each: str(each["InstanceType"])) == declared
+    assert user.types(*PLAN).code == 0
+
+
 def test_what_somebody_else_has_set_is_set_back_with_yes_only(user: User, aws: Clients) -> None:
     found = quota(aws)
     aws.sagemaker.update_compute_quota(
