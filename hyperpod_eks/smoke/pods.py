@@ -86,8 +86,13 @@ class Pod(NamedTuple):
     account: str = ""
 
 
+STAGES = ["refused", "queued", "unbound", "unplaced", "pulling", "mounting", "starting", "answered"]
+"""How far a pod may come."""
+ANSWERED = STAGES.index("answered")
+
+
 class Seen(NamedTuple):
-    """What happened to a pod: how far it came, from refused to answered.
+    """What happened to a pod: how far it came, one of `STAGES`.
 
     ``why`` is what kept it there; ``answers`` are those of `SCRIPT`; ``log`` and ``exec`` are why
     its log could not be read and no command could be run.
@@ -269,11 +274,18 @@ def _answers(log: str) -> Iterator[tuple[str, tuple[bool, str]]]:
 
 
 def _stopped(facts: Facts, *places: str) -> Iterator[Outcome]:
-    if not seen(facts):
-        yield Skipped("no group has nodes")
+    yield from _nobody(facts, min(map(STAGES.index, places)))
     for one in seen(facts):
         if one.reached in places:
             yield Finding(one.about, one.why)
+
+
+def _nobody(facts: Facts, stage: int) -> Iterator[Skipped]:
+    """Skip a check of a stage that no pod has reached: it would pass without a look."""
+    if not seen(facts):
+        yield Skipped("no group has nodes")
+    elif all(STAGES.index(one.reached) < stage for one in seen(facts)):
+        yield Skipped("no pod has come so far")
 
 
 def admitted(facts: Facts) -> Iterator[Outcome]:
@@ -310,11 +322,13 @@ def mounted(facts: Facts) -> Iterator[Outcome]:
 
 def dns(facts: Facts) -> Iterator[Outcome]:
     """The pod must resolve a name of the cluster and one of AWS."""
+    yield from _nobody(facts, ANSWERED)
     yield from _asked(facts, "resolve")
 
 
 def aws(facts: Facts) -> Iterator[Outcome]:
     """The pod must connect to AWS, through NAT gateway or endpoint."""
+    yield from _nobody(facts, ANSWERED)
     unresolved = {one.about for one in seen(facts) for _ in _wrong(one, "resolve")}
     for one in seen(facts):
         if one.about not in unresolved:  # it cannot connect without an address
@@ -345,6 +359,7 @@ def _wrong(one: Seen, verb: str, cause: str = "") -> Iterator[Finding]:
 
 def kubelet(facts: Facts) -> Iterator[Outcome]:
     """The control plane must reach the kubelet: logs and commands."""
+    yield from _nobody(facts, ANSWERED)
     for one in seen(facts):
         for what, why in (("log", one.log), ("exec", one.exec)):
             if why:
