@@ -59,11 +59,15 @@ PROFILES = {
     "nokey": 'credential_process = /bin/echo {\\"Version\\":1}\n',
     "v2": printing(Version=2),
     "number": printing(AccessKeyId=5),
+    "list": "credential_process = /bin/echo []\n",
+    "null": "credential_process = /bin/echo null\n",
+    "five": "credential_process = /bin/echo 5\n",
+    "oddtime": printing(Expiration=[1]),
+    "listkey": printing(SecretAccessKey=["SENTx"]),
+    "listtoken": printing(SessionToken=["SENTx"]),
+    "oddrole": f"{ROLE}source_profile = list\n",
     "emptykey": "aws_access_key_id =\naws_secret_access_key =\n",
     "section": f"aws_access_key_id = AKIAEXAMPLE\naws_secret_access_key =\n  x = {SECRET}\n",
-    "nested": f"{KEYS}region = us-west-2\nmax_attempts =\n  x = y\n",
-    "tries": f"{KEYS}region = us-west-2\nmax_attempts = many\n",
-    "endless": f"{KEYS}region = us-west-2\nendpoint_url = foo\n",
     "missing": "credential_process = /nonexistent/helper --json\n",
     "webid": f"{ROLE}web_identity_token_file = /nonexistent/token\n",
     "onlykey": "aws_access_key_id = AKIAIOSFODNN7EXAMPLE\n",
@@ -291,6 +295,7 @@ def test_the_region_may_stand_wherever_boto3_reads_it(someone: Someone, where: s
     assert region_of(someone.types("token", "demo")) == "eu-south-1" == boto3_takes(None)
 
 
+MUST = "it must print a JSON object with Version (1), AccessKeyId and SecretAccessKey"
 WITHOUT = [
     ("proc", "printed no JSON"),
     ("procfail", "please log in"),
@@ -299,6 +304,13 @@ WITHOUT = [
     ("nokey", "AccessKeyId"),
     ("v2", "version"),
     ("number", "the access key id is not text"),
+    ("list", f"credential_process of profile list printed no JSON object; {MUST}"),
+    ("null", f"printed no JSON object; {MUST}"),
+    ("five", f"printed no JSON object; {MUST}"),
+    ("oddtime", MUST),
+    ("listkey", "the secret access key is not text; its credential_process must print"),
+    ("listtoken", "the session token is not text; its credential_process must print"),
+    ("oddrole", f"credential_process of profile list printed no JSON object; {MUST}"),
     ("emptykey", "the access key id is empty"),
     ("section", "the secret access key is not text"),
     ("missing", "/nonexistent/helper: No such file or directory"),
@@ -324,6 +336,7 @@ def test_a_profile_without_credentials_ends_at_once_and_says_why(
     message = said.err.splitlines()[0]
     assert message.startswith("error: ")
     assert says in message
+    assert "attribute" not in message
     assert f"profile {profile} ({someone.config}, " in message
     assert "Traceback" not in said.err
     assert not Sts.asked
@@ -436,22 +449,53 @@ def test_a_setting_that_is_no_value_is_named(someone: Someone, name: str, value:
             assert someone.types(*words).code == 2
 
 
-@pytest.mark.parametrize(
-    ("profile", "says"),
-    [
-        ("nested", "the AWS configuration"),
-        ("tries", "max_attempts in the AWS configuration"),
-        ("endless", "endpoint_url in the AWS configuration"),
-    ],
+WRONG = {
+    "retry_mode = fast": "it must be one of legacy, standard, adaptive",
+    "retry_mode =\n  x = y": "it must be",
+    "defaults_mode = fast": "it must be one of legacy, auto, standard, in-region",
+    "max_attempts = many": "many",
+    "max_attempts = -1": "greater than or equal to 1",
+    "max_attempts =\n  x = y": "it must be text, not a section",
+    "endpoint_url = foo": "foo",
+    "sts_regional_endpoints = fast": "legacy",
+    "request_checksum_calculation = fast": "when_supported",
+    "account_id_endpoint_mode = fast": "preferred",
+    "request_min_compression_size_bytes = fast": "integer",
+    "metadata_service_timeout = fast": "fast",
+    "s3 = fast": "it must be a section of indented lines",
+    "s3 =\n  addressing_style = fast": "'virtual'",
+    "api_versions = fast": "it must be a section of indented lines",
+}
+"""Settings that botocore checks, and what says which values there are."""
+
+
+@pytest.mark.parametrize("setting", WRONG)
+@pytest.mark.parametrize("kept", ["config", "credentials"])
+@pytest.mark.sample(
+    "config-max_attempts = many", "credentials-retry_mode = fast", "config-s3 = fast"
 )
 def test_a_setting_in_a_file_that_no_client_can_have_is_named(
-    someone: Someone, profile: str, says: str
+    someone: Someone, setting: str, kept: str
 ) -> None:
-    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_STS"):
-        someone.patch.delenv(name)
-    said = someone.types("list", "--profile", profile)
+    """Once, with its file; not a variable that has the same value, as AWS_PROFILE here."""
+    someone.patch.delenv("AWS_ENDPOINT_URL_STS")
+    if setting.startswith("endpoint_url"):
+        someone.patch.delenv("AWS_ENDPOINT_URL")
+    file = someone.config.with_name(kept)
+    head = "[profile fast]" if kept == "config" else "[fast]"
+    file.write_text(f"{head}\n{KEYS}region = us-west-2\n{setting}\n")
+    someone.has({"AWS_PROFILE": "fast"})
+    said = someone.types("status", "demo")
     assert said.code == 2
-    assert f"error: {says} ({someone.config}, " in said.err
+    name, _, value = setting.partition(" =")
+    if "=" in value:
+        name = f"{name}.{value.split()[0]}" if name == "s3" else name
+    assert said.err.startswith(f"error: {name}")
+    assert f" of the profile fast ({file}) cannot be used: " in said.err
+    assert said.err.count("cannot be used") == 1
+    assert WRONG[setting] in said.err
+    assert "AWS_PROFILE" not in said.err
+    assert "attribute" not in said.err
 
 
 @pytest.mark.parametrize(

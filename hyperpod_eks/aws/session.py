@@ -31,6 +31,7 @@ from hyperpod_eks.aws.transport import (
     trusting,
     url_fault,
 )
+from hyperpod_eks.documents import JsonMapping
 from hyperpod_eks.errors import Denied, HyperpodError, Usage
 from hyperpod_eks.workers import start
 
@@ -47,6 +48,11 @@ ANSWER = 20.0
 """Seconds to wait for a service that issues credentials; botocore asks it up to five times."""
 LONGEST = 300
 """Characters that a message quotes of others' messages."""
+MUST_PRINT = (
+    "it must print a JSON object with Version (1), AccessKeyId and SecretAccessKey, and with"
+    " SessionToken and Expiration (ISO 8601) of credentials that expire"
+)
+"""What botocore takes from a credential_process (AWS SDKs and Tools, "Process provider")."""
 _LOGIN = "Correct it, or log in again, and run the same command."
 _ODD = re.compile(r"[^\x21-\x7e]")
 """Characters that no key or token of AWS contains; most are invalid in a header."""
@@ -148,26 +154,77 @@ def usable_settings(core: Session) -> Iterator[None]:
         raise
     except Exception as error:
         what, said = _guilty(core, str(error)), _short(str(error))
+        if isinstance(error, AttributeError | TypeError) and (odd := _of_wrong_kind(core)):
+            what, said = odd
+        elif valid := getattr(error, "kwargs", {}).get("valid_modes"):  # botocore calls it "mode"
+            said = f"it must be one of {valid if isinstance(valid, str) else ', '.join(valid)}"
         raise Usage(f"{what} cannot be used: {said}", "Correct or unset it.") from error
 
 
 def _guilty(core: Session, said: str) -> str:
     """Return the variables, or else the profile's settings, whose values an error message names."""
+    known = core.session_var_map.items()  # names, with the setting, the variables, …
+    read = {variable for name, (_, variable, *_) in known if name != "profile"}
     variables = ", ".join(
         name
         for name, value in sorted(os.environ.items())
-        if name.startswith("AWS_") and value
-        if value in said or (name.startswith("AWS_ENDPOINT_URL") and url_fault(value))
+        if (name in read and _names(said, value))
+        or (name.startswith("AWS_ENDPOINT_URL") and value and url_fault(value))
     )
     if variables:
         return variables
-    settings = ", ".join(
-        name
-        for name, value in core.get_scoped_config().items()
-        if isinstance(value, str) and not name.startswith("aws_")
-        if value and re.search(rf"(?<![\w-]){re.escape(value)}(?![\w-])", said)
-    )
-    return f"{settings} in " * bool(settings) + f"the AWS configuration ({_files(core)})"
+    found = [(name, value) for name, value in _settings(core) if _names(said, value)]
+    if not found:
+        return f"the AWS configuration ({_files(core)})"
+    return ", ".join(_described(core, *each) for each in found)
+
+
+def _names(said: str, value: str) -> bool:
+    """Whether a message has a value as a word."""
+    return bool(value and re.search(rf"(?<![\w-]){re.escape(value)}(?![\w-])", said))
+
+
+def _settings(core: Session) -> Iterator[tuple[str, str]]:
+    """Yield names and values of settings that botocore checks; in a section as ``section.name``."""
+    known = {each[0] for each in core.session_var_map.values()} | {"endpoint_url", "s3"}
+    for name, value in core.get_scoped_config().items():
+        if name not in known or name == "region":  # it is checked before
+            continue
+        if isinstance(value, dict):
+            yield from ((f"{name}.{key}", str(each)) for key, each in value.items())
+        else:
+            yield name, str(value)
+
+
+def _described(core: Session, name: str, value: str = "") -> str:
+    """Return a setting of the profile, with its value and its file, for messages."""
+    profile = core.profile or "default"
+    config, credentials = _paths(core)
+    theirs = name.partition(".")[0] in _section(credentials, profile)  # it wins
+    shown = f" = {_short(value.rpartition('@')[2])}" if value else ""
+    return f"{name}{shown} of the profile {profile} ({credentials if theirs else config})"
+
+
+def _section(path: str, profile: str) -> JsonMapping:
+    """Return a profile's section of a credentials file."""
+    from botocore.configloader import raw_config_parse  # noqa: PLC0415
+    from botocore.exceptions import ConfigNotFound  # noqa: PLC0415
+
+    with suppress(ConfigNotFound):
+        found: JsonMapping = raw_config_parse(path).get(profile, {})
+        return found
+    return {}
+
+
+def _of_wrong_kind(core: Session) -> tuple[str, str] | None:
+    """Return a setting that is text instead of a section, or a section, and what it should be."""
+    known = {each[0] for each in core.session_var_map.values() if each[0]} | {"s3"}
+    for name, value in core.get_scoped_config().items():
+        section = name in ("api_versions", "s3")
+        if name in known and isinstance(value, dict) != section:
+            needed = "a section of indented lines" if section else "text, not a section"
+            return _described(core, name), f"it must be {needed}"
+    return None
 
 
 # --- steps of opening a session
@@ -266,9 +323,10 @@ def _check(credentials: Credentials, where: str) -> None:
     ):
         variable = f"AWS_{name.replace(' ', '_').upper()}"
         source = variable if credentials.method == "env" else f"{where}: the {name}"
-        if not value and name != "session token":
-            raise Denied(f"{source} is empty", _LOGIN)
-        if value and (flaw := _flaw(value)):
+        flaw = _flaw(value) if value else "is empty" if name != "session token" else ""
+        if flaw and credentials.method == "custom-process":
+            flaw += f"; its credential_process {MUST_PRINT.removeprefix('it ')}"
+        if flaw:
             raise Denied(f"{source} {flaw}", _LOGIN)
 
 
@@ -310,8 +368,8 @@ def _why(error: Exception) -> str:
     """Return why a provider has no credentials, as a clause."""
     from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
 
-    if isinstance(error, json.JSONDecodeError):
-        return "its credential_process printed no JSON"
+    if printed := _printed(error):
+        return printed
     if isinstance(error, OSError) and error.filename:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
     if isinstance(error, EOFError):
@@ -321,6 +379,33 @@ def _why(error: Exception) -> str:
     if isinstance(error, BotoCoreError | ClientError):
         return str(error)
     return f"its credentials cannot be read ({type(error).__name__}: {error})"
+
+
+def _printed(error: Exception) -> str:
+    """Return what is wrong with what a credential_process printed; empty for another failure.
+
+    The profile may be the source of a role; botocore's exceptions do not name it.
+    """
+    from botocore.credentials import ProcessProvider  # noqa: PLC0415
+    from botocore.exceptions import BotoCoreError  # noqa: PLC0415
+
+    profile, expires, trace = "", False, error.__traceback__
+    while trace:
+        found, trace = trace.tb_frame.f_locals, trace.tb_next
+        provider = found.get("self")
+        if isinstance(provider, ProcessProvider) and (
+            "creds_dict" in found or ("stdout" in found and not found["p"].returncode)
+        ):
+            profile, expires = vars(provider)["_profile_name"], "creds_dict" in found
+    if not profile:
+        return ""
+    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError | RecursionError):
+        what = "no JSON"
+    elif isinstance(error, BotoCoreError | ValueError):
+        what = f"wrong credentials ({error})"
+    else:
+        what = "an Expiration that is no time" if expires else "no JSON object"
+    return f"the credential_process of profile {profile} printed {what}; {MUST_PRINT}"
 
 
 def _cli_cache() -> JSONFileCache | dict[str, object]:
@@ -347,8 +432,13 @@ def _cli_cache() -> JSONFileCache | dict[str, object]:
 
 def _files(core: Session) -> str:
     """Return the paths of the configuration's files, for messages."""
+    return ", ".join(_paths(core))
+
+
+def _paths(core: Session) -> list[str]:
+    """Return the paths of the config file and of the credentials file."""
     names = [core.get_config_variable(name) for name in ("config_file", "credentials_file")]
-    return ", ".join(os.path.expanduser(name) for name in names)  # noqa: PTH111  as botocore does
+    return [os.path.expanduser(name) for name in names]  # noqa: PTH111  as botocore does
 
 
 def _short(text: str) -> str:

@@ -249,6 +249,8 @@ def _take_newest(at: Opened, source: _Source) -> bool:
     except Usage as error:
         if at.purpose.compares:
             raise
+        if source.failed:
+            raise source.failed from None
         at.unread = error
     except Exception as error:
         if source.failed:
