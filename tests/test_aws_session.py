@@ -138,7 +138,7 @@ class Watch:
         elif event in ("os.remove", "os.rename", "shutil.rmtree"):
             path = Path(os.fsdecode(given[0]))
             for each in path.rglob("*") if path.is_dir() else (path,):
-                if each.is_file() and ".aws" not in each.parts:
+                if each.is_file() and not {".aws", "__pycache__"} & {*each.parts}:
                     cls.files.append(each.read_text("utf-8", "replace"))
 
     @classmethod
