@@ -186,7 +186,7 @@ KIND_MUTANTS = (
     Mutant(
         "a failed file system with data is replaced",
         "engine/loop.py",
-        "return want.data and not unused",
+        "return want.data and not self._was_never_ready(want, live)",
         "return False",
         DATA,
         "never_ready",
