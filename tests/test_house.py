@@ -13,6 +13,8 @@ import pytest
 
 from hyperpod_eks.errors import Exit
 from tests.commands import EVERY
+from tests.prove.mutant import Mutant
+from tests.prove.mutants import MUTANTS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -34,6 +36,13 @@ def test_nothing_of_ours_is_replaced_in_tests() -> None:
     )
     patched = [path for path in SOURCES if re.search(ours, path.read_text())]
     assert patched == []
+
+
+@pytest.mark.parametrize("fault", MUTANTS, ids=lambda each: each.name)
+def test_every_deliberate_fault_fits_its_source(fault: Mutant) -> None:
+    """The long proof puts it in; a change of the source is to change it, too."""
+    assert fault.old in (ROOT / "hyperpod_eks" / fault.file).read_text()
+    assert (ROOT / fault.by.partition("::")[0]).exists()
 
 
 def test_every_ignored_type_names_its_error() -> None:

@@ -83,7 +83,7 @@ KIND_MUTANTS = (
     Mutant(
         "a provider of others is taken as ours to create",
         "adoption.py",
-        'return {"iam/oidc-provider": arn}',
+        "return {PROVIDER: arn}",
         "return {}",
         INFERENCE,
         "of_others",
