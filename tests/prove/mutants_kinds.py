@@ -128,6 +128,22 @@ KIND_MUTANTS = (
         "holds_up",
     ),
     Mutant(
+        "what comes into an empty bucket goes with it",
+        "resources/certificates.py",
+        "if live.holds_data:",
+        "if True:",
+        INFERENCE,
+        "comes_into",
+    ),
+    Mutant(
+        "a test stops tasks that borrow",
+        "smoke/queues.py",
+        "and need > free",
+        "and False",
+        "tests/cli/test_team_use.py",
+        "takes_back_nothing",
+    ),
+    Mutant(
         "task governance starts while others install Deployments",
         "steps/addons.py",
         "if name == GOVERNANCE:",
