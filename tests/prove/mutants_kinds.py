@@ -8,6 +8,7 @@ KILLS = "tests/prove/test_kills.py"
 DATA = "tests/cli/test_storage.py"
 MIRROR = "tests/cli/test_mirror_ends.py"
 TEAMS = "tests/cli/test_task_governance.py"
+SPACES = "tests/cli/test_team_namespaces.py"
 SCALING = "tests/cli/test_scaling.py"
 VOLUMES = "tests/cli/test_volumes.py"
 INFERENCE = "tests/cli/test_inference.py"
@@ -274,7 +275,23 @@ KIND_MUTANTS = (
         "resources/governance.py",
         '"DeleteFailed": State.STUCK',
         '"DeleteFailed": State.FAILED',
-        TEAMS,
+        SPACES,
+        "nothing_but_consent",
+    ),
+    Mutant(
+        "a quota that somebody gave to another team is ours",
+        "resources/governance.py",
+        'if target.get("TeamName", self.team) == self.team:',
+        "if True:",
+        SPACES,
+        "nothing_but_consent",
+    ),
+    Mutant(
+        "a control plane that was in use is replaced",
+        "engine/loop.py",
+        "return want.inhabited and not self._was_never_ready(want, live)",
+        "return False",
+        SPACES,
         "nothing_but_consent",
     ),
     Mutant(
