@@ -58,6 +58,7 @@ class HyperpodError(Exception):
         setting: str = "",
         reason: str = "",
         cause: KnownCause | None = None,
+        then: tuple[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.hint = hint or type(self).hint
@@ -67,6 +68,8 @@ class HyperpodError(Exception):
         """For code to branch on, instead of the message: `FAILED`, or "" if none is known."""
         self.cause = cause
         """The known cause, if the code that raises the error knows it."""
+        self.then = then
+        """A purpose and a command of ours; the command line adds the cluster and its options."""
 
 
 class Usage(HyperpodError):

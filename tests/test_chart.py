@@ -364,6 +364,17 @@ class TestDownload:
         assert caught.value.cause == KnownCause("chart-not-fetched")
         assert list(cache.iterdir()) == []
 
+    def test_what_follows_the_chart_is_bounded(
+        self, server: Server, checkout: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        whole = gzip.decompress(archive(checkout))
+        monkeypatch.setattr(chart, "BIGGEST", 1 << 20)
+        (server.folder / "a.tar.gz").write_bytes(gzip.compress(whole + bytes(2 << 20)))
+
+        with pytest.raises(HyperpodError, match="more than 1048576 bytes follow it"):
+            chart.download(self.pin(server, checkout))
+        assert list(cache.iterdir()) == []
+
     @pytest.mark.parametrize("gone", ["server", "file"])
     def test_nobody_there(
         self, server: Server, checkout: Path, cache: Path, gone: str, tmp_path: Path

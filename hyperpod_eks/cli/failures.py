@@ -33,7 +33,9 @@ def fail(console: Console, error: BaseException) -> int:
             return _stopped(console, error)
         case HyperpodError():
             message = "\n".join([str(error), *getattr(error, "__notes__", ())])
-            return console.fail(error.exit, message, error.hint, type(error).__name__, error)
+            then = f"{error.then[0]}: {console.called(error.then[1])}" if error.then else ""
+            hint = "\n".join(filter(None, (error.hint, then)))
+            return console.fail(error.exit, message, hint, type(error).__name__, error)
         case Exception():
             return _unforeseen(console, error)
     raise error

@@ -218,11 +218,11 @@ class Lease:
         return found
 
     def _locked(self, found: JsonObject) -> Locked:
-        unlock = f"hyperpod-eks unlock {self.objects.aws.cluster}".rstrip()
         return Locked(
             f"{_holder(found)} holds the lock {self}",
             f"Wait until it ends, or pass --lock-timeout {TERM + MARGIN:.0f}: the lock of a run"
-            f" that has ended is taken over after {TERM:.0f} seconds. To free it now: {unlock}",
+            f" that has ended is taken over after {TERM:.0f} seconds.",
+            then=("To free it now", "unlock"),
         )
 
 

@@ -104,6 +104,13 @@ def test_while_another_run_changes_the_cluster_nobody_else_does(
     assert user.types(*words).code == (1 if "i-00000000" in words else 0)  # there is no such node
 
 
+def test_the_command_that_frees_the_cluster_leads_to_the_same_place(
+    user: User, other: Lease
+) -> None:
+    said = user.types("scale", "demo", "worker-group=3", "--region", "us-west-2")
+    assert "\nTo free it now: hyperpod-eks unlock demo --region us-west-2\n" in said.err
+
+
 def test_whoever_has_the_manifest_of_a_dead_run_goes_on_at_once(user: User, other: Lease) -> None:
     path = user.folder / "demo.hyperpod-eks.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "claim": other.run}))
