@@ -342,43 +342,6 @@ def test_a_profile_without_credentials_ends_at_once_and_says_why(
     assert not Sts.asked
 
 
-CLI = Path(__file__).parents[1] / ".cache/awscli/bin/aws"
-
-
-@pytest.mark.prove
-@pytest.mark.parametrize(
-    ("environ", "profile"),
-    [
-        *((environ, profile) for environ, profile, _ in REGIONS),
-        *(({"AWS_DEFAULT_REGION": "us-west-2"}, profile) for profile, _ in WITHOUT),
-        ({"AWS_PROFILE": "nobody"}, None),
-        ({"AWS_CONFIG_FILE": "/nonexistent"}, None),
-    ],
-)
-def test_the_aws_cli_says_the_same(
-    someone: Someone, environ: Mapping[str, str], profile: str | None
-) -> None:
-    """`aws eks get-token` and `token` use the same region, or both fail."""
-    if not CLI.exists():
-        pytest.skip("no AWS CLI in .cache/awscli: `make .cache/awscli/bin/aws`")
-    someone.has(environ)
-    named = ("--profile", profile) if profile else ()
-    ours = someone.types("token", "demo", *named)
-    if os.environ.get("AWS_REGION"):  # only version 2 of the CLI reads it
-        someone.has({"AWS_DEFAULT_REGION": os.environ["AWS_REGION"]})
-    done = subprocess.run(
-        [str(CLI), "eks", "get-token", "--cluster-name", "demo", *named],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60,
-        start_new_session=True,  # without a terminal to ask for a code
-    )  # fmt: skip
-    theirs = Said(done.returncode, done.stdout, done.stderr)
-    # it signs even with an invalid key, which AWS refuses later
-    signs = theirs.code == 0 and profile not in ("emptykey", "section")
-    assert (ours.code == 0) == signs, f"{ours.err}\n{theirs.err}"
-    if ours.code == 0:
-        assert region_of(ours) == region_of(theirs)
-
-
 @pytest.mark.parametrize("profile", ["nobody", ""])
 def test_a_profile_that_does_not_exist_is_wrong_usage(someone: Someone, profile: str) -> None:
     someone.patch.setenv("AWS_PROFILE", profile)
