@@ -11,7 +11,7 @@ from typing import NamedTuple
 from hyperpod_eks import workers
 from hyperpod_eks.documents import JsonMapping, JsonObject
 from hyperpod_eks.errors import HyperpodError, KnownCause
-from hyperpod_eks.kube import jobs
+from hyperpod_eks.kube import jobs, objects
 from hyperpod_eks.kube.client import part, parts, text
 from hyperpod_eks.kube.workloads import reasons
 from hyperpod_eks.smoke.inputs import Facts, Finding, Outcome, Skipped
@@ -135,11 +135,33 @@ def planned(facts: Facts) -> Iterator[Pod]:
             if there := within(facts, space, group):
                 yield Pod(group, there, tuple(f"write=/data/{n}" for n in names), tuple(names))
     for role in config.pod_identity if config else ():
+        name = f"{role.namespace}/{role.service_account}"
         usable = (
             (group, there) for group in groups if (there := within(facts, role.namespace, group))
         )
-        for group, there in islice(usable, 1):
+        for group, there in islice(usable, name not in missing_accounts(facts)):
             yield Pod(group, there, ("credentials",), account=role.service_account)
+
+
+def missing_accounts(facts: Facts) -> list[str]:
+    """Return the service accounts with a role, as NAMESPACE/NAME, that do not exist yet.
+
+    Pods that name one are refused until it does (Kubernetes documentation, "Managing Service
+    Accounts"), whereas EKS associates a role with any name.
+    """
+
+    def absent(namespace: str, name: str) -> bool:
+        kind = objects.Kind("serviceaccounts", namespaced=True)
+        one = objects.ObjectReference("v1", "ServiceAccount", namespace, name)
+        return objects.find(facts.access, one, kind) is None
+
+    def ask() -> list[str]:
+        roles = facts.config.pod_identity if facts.config else ()
+        names = [(each.namespace, each.service_account) for each in roles]
+        gone = workers.gather(*(partial(absent, *each) for each in names))
+        return [f"{space}/{name}" for (space, name), no in zip(names, gone, strict=True) if no]
+
+    return once(facts, "service accounts of the test", ask)
 
 
 def seen(facts: Facts) -> list[Seen]:
@@ -338,7 +360,10 @@ def aws(facts: Facts) -> Iterator[Outcome]:
 def credentials(facts: Facts) -> Iterator[Outcome]:
     """The pod of a service account with a role must get credentials."""
     if not any(one.pod.account for one in seen(facts)):
-        yield Skipped("no service account has a role")
+        missing = missing_accounts(facts)
+        yield Skipped(
+            f"not there yet: {', '.join(missing)}" if missing else "no service account has a role"
+        )
     yield from _asked(facts, "credentials")
 
 

@@ -40,6 +40,7 @@ def user(one_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         one_stack.sim.set_quota("sagemaker", "ml.p5.48xlarge for cluster usage", 4)
         (user.folder / "smoke.yaml").write_text(CONFIG)
         user.makes("smoke", "-f", "smoke.yaml")
+        account(user, "default")
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("hyperpod_eks.smoke.pods.UNPLACED", 0.0)
             patch.setattr("hyperpod_eks.smoke.accelerators.UNPLACED", 0.0)
@@ -51,6 +52,13 @@ def user(one_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 def kubernetes(user: User) -> Any:
     (cluster,) = user.stack.sim.clusters.values()
     return cluster
+
+
+def account(user: User, namespace: str) -> None:
+    """Create the service account of the config."""
+    store = kubernetes(user)._store
+    resource = store.registry.builtin("ServiceAccount")
+    store.create(resource, namespace, {"metadata": {"name": "trainer"}})
 
 
 @contextmanager
@@ -107,6 +115,21 @@ def test_a_healthy_cluster_passes_and_nothing_is_changed(user: User) -> None:
     skipped = re.findall(r"^\d +(\S+) +skipped", said.out, re.MULTILINE)
     assert skipped == []
     assert re.search(r"gpu: 47\d\.\d GB/s bus bandwidth between two ml.p5.48xlarge", said.out)
+
+
+@pytest.mark.parametrize("space", ["default", "research"])
+def test_a_role_may_wait_for_its_service_account(user: User, space: str) -> None:
+    """EKS associates roles with names of namespaces and service accounts that are not there."""
+    store = kubernetes(user)._store
+    store.delete(store.registry.builtin("ServiceAccount"), "default", "trainer")
+    text = CONFIG.replace("namespace: default", f"namespace: {space}")
+    (user.folder / "later.yaml").write_text(text)
+    try:
+        said = user.types("test", "smoke", "-f", "later.yaml", "--level", "2")
+    finally:
+        account(user, "default")
+    assert said.code == 0, said.out
+    assert f"EKS Pod Identity (not there yet: {space}/trainer)" in " ".join(said.out.split())
 
 
 def left(user: User) -> list[str]:

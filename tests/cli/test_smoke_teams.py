@@ -9,7 +9,7 @@ import pytest
 
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.stack import Stack
-from tests.cli.test_smoke import broken, examined, found, kubernetes, left
+from tests.cli.test_smoke import account, broken, examined, found, kubernetes, left
 from tests.conftest import User, at_work
 
 pytestmark = pytest.mark.prove
@@ -43,6 +43,7 @@ def user(one_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             one_stack.sim.set_quota("sagemaker", f"{name} for cluster usage", 4)
         (user.folder / "smoke.yaml").write_text(CONFIG)
         user.makes("smoke", "-f", "smoke.yaml")
+        account(user, "hyperpod-ns-speech")
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("hyperpod_eks.smoke.pods.UNPLACED", 0.0)
             patch.setattr("hyperpod_eks.smoke.accelerators.UNPLACED", 0.0)

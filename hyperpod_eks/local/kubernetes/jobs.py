@@ -293,11 +293,15 @@ class Jobs:
     def _create(self, job: Obj, template: Obj, name: str, extra: dict[str, str]) -> None:
         template = labelled(template, extra)
         metadata = {**template["metadata"], "name": name, "ownerReferences": [owner_reference(job)]}
-        pod = {"metadata": metadata, "spec": template["spec"]}
+        pod, namespace = (
+            {"metadata": metadata, "spec": template["spec"]},
+            job["metadata"]["namespace"],
+        )
+        builtin, account = self._store.registry.builtin, template["spec"].get("serviceAccountName")
+        if account and not self._store.find(builtin("ServiceAccount"), namespace, account):
+            return  # Kubernetes, "Managing Service Accounts": "it rejects the pod"
         try:
-            self._store.create(
-                self._store.registry.builtin("Pod"), job["metadata"]["namespace"], pod
-            )
+            self._store.create(builtin("Pod"), namespace, pod)
         except ApiError as error:
             # the namespace is ending, the pod is there, or a policy refuses it
             if error.code not in (403, 404, 409, 422):
