@@ -58,7 +58,9 @@ def test_the_operator_is_not_removed_under_its_endpoints_without_consent(
     assert f"addons/{INFERENCE}: it is deleted {STAYS}" in refused.err
     assert INFERENCE in aws.eks.list_addons(clusterName="demo")["addons"]
     kubernetes("DELETE", f"{ENDPOINTS}/endpoint")
-    said = made.types("create", "-f", "c.yaml")
+    refused = made.types("create", "-f", "c.yaml")
+    assert (refused.code, STAYS in refused.err) == (2, False)  # the OIDC provider is asked about
+    said = made.types("create", "-f", "c.yaml", "--yes")
     assert said.code == 0, said.err
     assert INFERENCE not in aws.eks.list_addons(clusterName="demo")["addons"]
 

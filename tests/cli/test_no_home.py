@@ -13,6 +13,7 @@ from unittest import mock
 import pytest
 
 from hyperpod_eks import folders
+from hyperpod_eks.helm import program
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.stack import Stack
 from tests.conftest import User, helm
@@ -88,6 +89,7 @@ def test_a_look_where_nothing_at_all_can_be_written(
     said = user.types("list", "--region", "us-west-2")
     assert said.code == 0, said.err
     assert says in said.err
+    program._usable.clear()  # as in a new process
     said = user.types("preflight", "demo", "-o", "json")
     assert said.code == 3, said.err
     assert {"chart-download", "helm"} <= {each["id"] for each in said.document["findings"]}

@@ -27,6 +27,7 @@ S3 = {
     "PutBucketEncryption": "PutEncryptionConfiguration",
     "GetPublicAccessBlock": "GetBucketPublicAccessBlock",
     "PutPublicAccessBlock": "PutBucketPublicAccessBlock",
+    "ListObjectVersions": "ListBucketVersions",
     "ListObjectsV2": "ListBucket",
 }
 """Actions whose name differs from the operation (S3 User Guide, "Policy actions")."""
