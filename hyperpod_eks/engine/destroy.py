@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Container, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.errors import ErrorKind
+from hyperpod_eks.aws.exceptions import BotoCoreError, ClientError
 from hyperpod_eks.aws.failures import classify
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.engine.context import Context, OutOfDate
@@ -238,6 +240,14 @@ class Destroy(Reconciler):
         """Return the first known cause among the resource's blockers."""
         return next((b.cause for b in self.held.get(task.want.key, ()) if b.cause), None)
 
+    def _holders(self, task: Task, *, asked: bool) -> list[Blocker]:
+        """Return what holds the resource; a run that ends asks only now if it had no time to."""
+        live = task.observation.live if task.observation else None
+        if live and not asked and task.want.key not in self.held:
+            with suppress(HyperpodError, BotoCoreError, ClientError):
+                return task.want.blockers(Snapshot(self.aws), live)
+        return self.held.get(task.want.key, [])
+
     def _goes(self, holder: Resource) -> bool:
         """Whether ``holder`` exists, is owned and is to be deleted."""
         task = self.tasks.get(holder.key)
@@ -302,10 +312,10 @@ class Destroy(Reconciler):
         if verb == "delete":
             task.acted = None
         refused = verb == "delete" and classify(error) in (ErrorKind.DEPENDENCY, ErrorKind.BUSY)
-        holders = self.held.get(task.want.key, [])
         try:
             super()._failed(task, verb, error)
         except HyperpodError as failure:
+            holders = self._holders(task, asked=not refused)
             if not (isinstance(failure, Remains) or (refused and holders)):
                 raise
             # it is known what holds it, whatever AWS calls that

@@ -326,7 +326,7 @@ def test_a_delete_that_a_quota_of_others_holds_up_names_it_and_goes_on_after_it(
     operation, words = "DeleteClusterSchedulerConfig", "It is in use"  # AWS publishes no words
     fault = Fault("sagemaker", operation, "ConflictException", 400, words, count=999)
     user.stack.faults.append(fault)
-    said = user.types("delete", "demo", "--yes", "--timeout", "1", "-o", "json")
+    said = user.types("delete", "demo", "--yes", "--timeout", "3", "-o", "json")
     user.stack.faults.clear()
     assert said.code == 9, said.err
     error = said.document["error"]

@@ -127,7 +127,7 @@ def test_teams_come_change_and_go_and_those_of_others_stay(
     asked = user.types(*DELETE)
     assert (asked.code, user.mutations()) == (2, [])
     assert f"with the namespace {SPACE} and everything in it (job night-run)" in asked.err
-    held = user.types(*DELETE, "--yes", "--timeout", "1")
+    held = user.types(*DELETE, "--yes", "--timeout", "3")
     assert held.code == 9, held.err
     assert f"held by compute quota others ({theirs})" in held.err
     assert settings(clients) == their_quota
