@@ -38,10 +38,13 @@ CALLER = "eks/access-caller"
 PROVIDER = "iam/oidc-provider"
 
 
-def adopt(aws: Aws, config: Config, manifest: Manifest, now: float, *, write: bool = True) -> None:
+def adopt(
+    aws: Aws, config: Config, manifest: Manifest, now: float, *, write: bool, used: bool
+) -> None:
     """Record the resources that ``existing`` names in the manifest, in place of ours.
 
-    Without ``write``, only the manifest in memory changes.  Nothing is changed in AWS.
+    Without ``write``, only the manifest in memory changes.  Nothing is changed in AWS.  ``used`` is
+    whether they must be fit for use: a delete needs no provider that lets pods in.
 
     Raises NotFound for a resource that does not exist, Usage for one that HyperPod cannot use, and
     Foreign if create has already created a resource with the same key; the errors have a setting.
@@ -49,7 +52,7 @@ def adopt(aws: Aws, config: Config, manifest: Manifest, now: float, *, write: bo
     if not (config.existing != Existing() or file_system_ids(config) or needs_provider(config)):
         return
     try:
-        wanted = resolve(aws, config, manifest)
+        wanted = resolve(aws, config, manifest, used=used)
     except (NotFound, Usage) as error:
         error.setting = error.setting or "existing"
         raise
@@ -98,7 +101,7 @@ SETTINGS = {
 """Settings of ``existing`` that name one resource, by the resource's key."""
 
 
-def resolve(aws: Aws, config: Config, manifest: Manifest) -> dict[str, str]:
+def resolve(aws: Aws, config: Config, manifest: Manifest, *, used: bool) -> dict[str, str]:
     """Return the ids of existing resources by key; an EKS cluster adds its network and contents.
 
     Resources that the manifest has as adopted are not described again.
@@ -121,7 +124,7 @@ def resolve(aws: Aws, config: Config, manifest: Manifest) -> dict[str, str]:
     if vpc:
         found |= _beside(aws, config, vpc, theirs_alone=bool(subnets))
     if needs_provider(config) and not _made(manifest, PROVIDER):
-        found |= _provider(aws, theirs.eks_cluster or config.name)
+        found |= _provider(aws, theirs.eks_cluster or config.name, used=used)
     return found | _nat_gateways(aws, theirs.nat_gateways) | _file_systems(aws, config)
 
 
@@ -135,7 +138,7 @@ def needs_provider(config: Config) -> bool:
     )
 
 
-def _provider(aws: Aws, cluster: str) -> dict[str, str]:
+def _provider(aws: Aws, cluster: str, *, used: bool) -> dict[str, str]:
     """Return the OIDC provider that others have created for an EKS cluster, by key.
 
     An issuer has one; `eksctl utils associate-iam-oidc-provider` creates it, for example.
@@ -147,7 +150,7 @@ def _provider(aws: Aws, cluster: str) -> dict[str, str]:
         found = aws.iam.get_open_id_connect_provider(OpenIDConnectProviderArn=arn)
         if owner(found.get("Tags", ())) is not None:
             return {}
-        if AUDIENCE not in found.get("ClientIDList", ()):
+        if used and AUDIENCE not in found.get("ClientIDList", ()):
             raise Usage(
                 f"operators: the OIDC provider {arn} of others does not let the audience {AUDIENCE}"
                 " in, so that pods get no credentials",

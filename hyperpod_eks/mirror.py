@@ -17,7 +17,7 @@ from itertools import chain
 
 from hyperpod_eks.aws import registry
 from hyperpod_eks.aws.client import Aws
-from hyperpod_eks.aws.failures import absent
+from hyperpod_eks.aws.failures import absent, unless_refused
 from hyperpod_eks.aws.registry import Image, Registry
 from hyperpod_eks.aws.service_model import dns_suffix
 from hyperpod_eks.aws.snapshot import Snapshot
@@ -120,13 +120,13 @@ class Chart:
 
 
 def copy_of(aws: Aws, text: str) -> str:
-    """Return the cluster's copy of an image, if it has one and the caller may see it; else it."""
+    """Return the cluster's copy of an image, if it has one and ECR says so; else the image."""
     names = Names.of(aws)
     image = names.origin(text)
     if image is None:
         return text
     name = names.repository(image)
-    with absent("RepositoryNotFoundException", "ImageNotFoundException", "AccessDeniedException"):
+    with unless_refused(), absent("RepositoryNotFoundException", "ImageNotFoundException"):
         aws.ecr.describe_images(repositoryName=name, imageIds=[{"imageTag": image.tag}])
         old, new = names.renamed(text)
         return new + text.removeprefix(old)

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hyperpod_eks import adoption, engine
+from hyperpod_eks import adoption, consent, engine
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.failures import absent
 from hyperpod_eks.aws.session import session as log_in
@@ -136,7 +136,8 @@ class Session:
         Raises the errors of `adoption.adopt`: NotFound, Usage and Foreign.
         """
         now, write = self.context.clock.now(), self.purpose.adopts
-        adoption.adopt(self.aws, self.config, self.manifest, now, write=write)
+        used = self.purpose.compares
+        adoption.adopt(self.aws, self.config, self.manifest, now, write=write, used=used)
 
     def resolve(self, helm: str | None = None) -> None:
         """Resolve the config in the account, and declare the stack.
@@ -247,12 +248,16 @@ class Session:
         """Delete all resources of this cluster, and verify that AWS no longer shows them.
 
         ``keep`` are keys of resources to keep.  File systems and volumes of claims are kept, with
-        what they are in and with the manifest, unless their ids are in ``data``.  Returns the keys
-        of deleted resources, and the reasons for kept ones by key.  Raises Remains for what AWS
-        still shows.
+        what they are in and with the manifest, unless their ids are in ``data``.  In an EKS cluster
+        that stays, what is in a team's namespace now goes with it; what comes into it later stops
+        the delete.  Returns the keys of deleted resources, and the reasons for kept ones by key.
+        Raises Remains for what AWS still shows, and Usage for a protected cluster.
         """
         context = self._context_of_run()
         wants = untracked(self.aws, self.resolved, self.wants)
+        consent.refuse_protected(context, self.resolved)
+        every = {want.key: want for want in (*self.manifest.remembered().values(), *wants)}
+        consent.taken_from_others(every.values(), context, self.resolved)
         removed, kept = engine.delete(wants, context, keep, data)
         left = untracked(self.aws, self.resolved, self.wants)
         if remains := engine.verify_deleted(left, context, frozenset(kept), removed):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -41,6 +42,17 @@ def test_what_is_wrong_is_an_error_with_a_hint(user: User) -> None:
     ):
         pass
     assert issubclass(Usage, HyperpodError)
+
+
+def test_a_protected_cluster_is_not_deleted(user: User) -> None:
+    config = {"name": "demo", "region": "us-west-2", "deletion_protection": True}
+    (user.folder / "demo.yaml").write_text(json.dumps(config))
+    user.has("demo", "-f", "demo.yaml")
+    with session.connect("demo.yaml", purpose=session.DELETE) as cluster:
+        user.mutations()
+        with pytest.raises(Usage, match="is protected"):
+            cluster.delete()
+    assert user.mutations() == []
 
 
 def test_everything_that_is_public_is_there() -> None:

@@ -170,6 +170,16 @@ def test_a_time_that_no_calendar_has_breaks_a_manifest(tmp_path: Path, since: fl
         read(FileStore(file_of(manifest)), "demo")
 
 
+@pytest.mark.parametrize("seconds", [-1.0, 10**400])
+def test_a_duration_that_no_create_has_breaks_a_manifest(tmp_path: Path, seconds: float) -> None:
+    manifest = a_manifest(tmp_path / "demo.json")
+    manifest.durations["eks/cluster"] = seconds
+    manifest.record(VPC, Live("vpc-1"), "ready", 1.0)  # a duration alone is not written
+    manifest.commit()
+    with pytest.raises(Usage, match="is broken"):
+        read(FileStore(file_of(manifest)), "demo")
+
+
 def test_the_names_of_kinds_in_manifests_stay() -> None:
     """Moving or renaming a class must not change manifests; a new kind adds a line."""
     import_module("hyperpod_eks.stack")  # imports every kind

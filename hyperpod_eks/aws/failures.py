@@ -29,6 +29,19 @@ def absent(*codes: str, says: str = "") -> Iterator[None]:
             raise
 
 
+@contextmanager
+def not_offered() -> Iterator[None]:
+    """Suppress the errors with which a service says that the region lacks an operation.
+
+    SageMaker does so by its code ("UnknownOperationException: The requested operation is not
+    supported in the called region.") or by its message alone ("This operation is not supported in
+    this region"): github.com/hashicorp/terraform-provider-aws, pull request 27258;
+    github.com/aws/aws-sdk-js, issue 4584.
+    """
+    with absent("UnknownOperationException"), absent(".*", says="not supported in th"):
+        yield
+
+
 def why_not_asked(error: Exception) -> str:
     """Return why a service gives no answer at all: no permission, no way to it; else ""."""
     from hyperpod_eks.aws.transport import Unreachable  # noqa: PLC0415  it imports this module

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import time
 from collections import defaultdict
@@ -143,21 +144,25 @@ def _read(path: Path, host: str) -> tuple[dict[str, Listed], float]:
     """Read the fresh prices that this AWS gave, whose SageMaker is at ``host``; {} for none.
 
     The second is the time of the last call without an answer, 0 for none.  Prices of another
-    endpoint may be the embedded stack's, and the file may be none of ours.
+    endpoint may be the embedded stack's.
     """
-    oldest = datetime.now(UTC).date() - FRESH
-    with suppress(OSError, HyperpodError, LookupError, TypeError, AttributeError, ValueError):
+    today = datetime.now(UTC).date()
+    with suppress(Exception):  # the file may be none of ours; all that costs is another question
         kept = json.loads(files.read(path))
         found = {str(key): _listed(row) for key, row in kept["prices"].items()}
         failed = float(kept["failed"])
         if kept["of"] == host:
-            return {key: each for key, each in found.items() if each.read > oldest}, failed
+            fresh = {key: x for key, x in found.items() if today - FRESH < x.read <= today}
+            return fresh, failed
     return {}, 0.0
 
 
 def _listed(row: Json) -> Listed:
-    usd = row["usd"]
-    return Listed(None if usd is None else float(usd), date.fromisoformat(row["read"]))
+    """Return a remembered price.  Raises any error for what `_write` does not write."""
+    usd, read = row["usd"], date.fromisoformat(row["read"])
+    if usd is not None and not (isinstance(usd, float) and 0 < usd < math.inf):
+        raise ValueError(usd)
+    return Listed(usd, read)
 
 
 def _write(path: Path, host: str, known: Mapping[str, Listed], failed: float) -> None:

@@ -9,6 +9,7 @@ from functools import partial
 from hyperpod_eks import workers
 from hyperpod_eks.aws.errors import ErrorKind
 from hyperpod_eks.aws.failures import classify
+from hyperpod_eks.aws.service_model import nearest
 from hyperpod_eks.config.warnings import warnings
 from hyperpod_eks.engine import words_of
 from hyperpod_eks.errors import FAILED, Denied, HyperpodError, Usage
@@ -199,5 +200,8 @@ def known(ids: Iterable[str]) -> frozenset[str]:
     """Return ``ids`` as a set.  Raises Usage for an id that does not exist."""
     chosen = frozenset(ids)
     if unknown := sorted(chosen - set(IDS)):
-        raise Usage(f"--skip: {', '.join(unknown)} is none of {', '.join(sorted(IDS))}")
+        near = list(dict.fromkeys(each for one in unknown for each in nearest(one, IDS)))
+        all_ids = f"The checks are {', '.join(sorted(IDS))}."
+        hint = f"Did you mean {' or '.join(near)}?" if near else all_ids
+        raise Usage(f"--skip: no such check: {', '.join(unknown)}", hint)
     return chosen

@@ -9,8 +9,7 @@ from functools import partial
 from typing import ClassVar
 
 from hyperpod_eks.aws.client import Aws
-from hyperpod_eks.aws.failures import absent
-from hyperpod_eks.aws.published import GOVERNANCE_REGIONS
+from hyperpod_eks.aws.failures import absent, not_offered
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.aws.tags import owner
 from hyperpod_eks.config.teams import team_namespace
@@ -258,8 +257,7 @@ class SchedulerPolicy(Governed):
         if cluster and aws.recorded:
             return
         listed: tuple[type[Governed], ...] = (SchedulerPolicy, ComputeQuota)
-        elsewhere = aws.session.region_name not in GOVERNANCE_REGIONS
-        with absent(*[".*"] * elsewhere):  # where the operations may be missing
+        with not_offered():
             for kind in listed:
                 rows = Snapshot(aws).all(
                     aws.sagemaker, f"list_{kind.method}s", f"{kind.noun}Summaries"

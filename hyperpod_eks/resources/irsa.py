@@ -46,6 +46,9 @@ CREATE = actions(
     "ListOpenIDConnectProviderTags",
     "TagOpenIDConnectProvider",
 )
+ISSUERS = ("oidc.eks.{}.", "oidc-eks.{}.")
+"""What the hosts of EKS's issuers in a region begin with; the second one is of dual-stack
+(github.com/rancher/eks-operator, pull request 2284: no DescribeCluster is known to name it yet)."""
 
 
 def provider_arn(cluster: JsonMapping) -> str:
@@ -87,7 +90,8 @@ class OidcProvider(Resource):
         """Actions on the providers of the region's EKS clusters, if a role needs one."""
         if not any(one.web for one in pod_roles(resolved)):
             return
-        own = (resolved.arn("iam", f"oidc-provider/oidc.eks.{resolved.region}.*"),)
+        hosts = [each.format(resolved.region) for each in ISSUERS]
+        own = tuple(resolved.arn("iam", f"oidc-provider/{host}*") for host in hosts)
         yield look("iam", "ListOpenIDConnectProviders")
         yield Statement("OidcMake", CREATE, own)
         yield Statement("OidcDelete", ("iam:DeleteOpenIDConnectProvider",), own, command="delete")
@@ -183,8 +187,9 @@ class OidcProvider(Resource):
 def _listed(aws: Aws) -> list[str]:
     """Return the ARNs of the providers of EKS clusters of the region."""
     found = aws.iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]
-    ours = f":oidc-provider/oidc.eks.{aws.identity.region}."
-    return [each["Arn"] for each in found if ours in each["Arn"]]
+    hosts = tuple(each.format(aws.identity.region) for each in ISSUERS)
+    arns = [each["Arn"] for each in found]
+    return [arn for arn in arns if arn.partition(":oidc-provider/")[2].startswith(hosts)]
 
 
 def _tags(aws: Aws, arn: str) -> list[JsonObject]:

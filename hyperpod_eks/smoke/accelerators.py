@@ -18,7 +18,7 @@ from hyperpod_eks.smoke.images import NCCL_IMAGE, NEURON_IMAGE
 from hyperpod_eks.smoke.inputs import Facts, Finding, Measured, Outcome, Skipped
 from hyperpod_eks.smoke.job import WAIT, Refused, labels, once, read_job, run_job, template
 from hyperpod_eks.smoke.pods import UNPLACED
-from hyperpod_eks.smoke.queues import Place, is_suspended, place, why_queued, would_stop
+from hyperpod_eks.smoke.queues import Place, is_suspended, place, unread, why_queued, would_stop
 
 NCCL = (
     "/opt/amazon/openmpi/bin/mpirun --allow-run-as-root --tag-output -np {ranks} -N {devices}"
@@ -106,6 +106,8 @@ def _types(facts: Facts, group: str) -> Iterator[tuple[str, Mapping[str, int]]]:
 
 def _run(facts: Facts, group: str, kind: str, has: Mapping[str, int]) -> Ran:
     begun, there = Ran(group, kind, has.get(EFA, 0), "refused"), place(facts, group)
+    if why := unread(facts):
+        return begun._replace(why=f"no job was created, which may take a team's nodes: {why}")
     if why := would_stop(facts, there, group, _asked(has, there), WORKERS):
         return begun._replace(reached="queued", why=why)
     document = _job(facts, group, kind, has, there)

@@ -46,14 +46,15 @@ class Quota(NamedTuple):
 def place(facts: Facts, group: str) -> Place:
     """Return the place for jobs on a group: the queue with the largest quota for its nodes.
 
-    Nodes that no queue has a quota for are used without one.
+    Nodes that no queue has a quota for are used without one, and so are all if the caller may not
+    list queues: see `unread`.
     """
-    return _best(facts, group, _quotas(facts)) or Place(objects.DEFAULT)
+    return _best(facts, group, _quotas(facts)[0]) or Place(objects.DEFAULT)
 
 
 def within(facts: Facts, namespace: str, group: str) -> Place | None:
     """Return the place for jobs on a group in a namespace; None if its queues have no such node."""
-    mine = [one for one in _quotas(facts) if one.place.namespace == namespace]
+    mine = [one for one in _quotas(facts)[0] if one.place.namespace == namespace]
     return _best(facts, group, mine) if mine else Place(namespace)
 
 
@@ -76,8 +77,23 @@ def _kinds(facts: Facts) -> tuple[str, Mapping[str, objects.Kind]]:
     return facts.snapshot.once("kinds of Kueue of the test", ask)
 
 
-def _quotas(facts: Facts) -> list[Quota]:
-    return facts.snapshot.once("quotas of the test", lambda: list(_read(facts)))
+def unread(facts: Facts) -> str:
+    """Return why the caller may not list queues; "" if it may: a job may take a team's nodes."""
+    return _quotas(facts)[1]
+
+
+def _quotas(facts: Facts) -> tuple[list[Quota], str]:
+    """Return the quotas of all queues; none, and why, if the caller may not list them."""
+
+    def ask() -> tuple[list[Quota], str]:
+        try:
+            return list(_read(facts)), ""
+        except HyperpodError as error:
+            if error.cause is None or error.cause.id != "no-access-entry":
+                raise
+            return [], str(error)
+
+    return facts.snapshot.once("quotas of the test", ask)
 
 
 def _read(facts: Facts) -> Iterator[Quota]:

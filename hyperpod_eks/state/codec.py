@@ -83,6 +83,8 @@ def check_document(document: Mapping[str, Any]) -> None:
     _typed("", document, {k: t for k, t in _OPTIONAL.items() if k in document})
     for name, seconds in document.get("durations", {}).items():
         _typed("durations.", {name: seconds}, {name: (int, float)})
+        if not 0 <= seconds < _LATEST:
+            raise ValueError(f"durations.{name} is out of range")
     for key, record in document["resources"].items():
         if not isinstance(record, dict):
             raise TypeError(f"resources.{key} is no object")

@@ -167,7 +167,7 @@ def kept(path: Path) -> list[Path]:
 
 def lineage_of(content: bytes) -> object:
     """Return the lineage in a manifest; None if it cannot be read."""
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):
         document = json.loads(content)
         return document.get("lineage") if isinstance(document, dict) else None
     return None

@@ -17,10 +17,12 @@ from hyperpod_eks.events import Event, EventType
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import Fault
 from hyperpod_eks.policy.statements import LIMIT
+from hyperpod_eks.resolve.names import lineage
 from hyperpod_eks.resources.iam import document
 from hyperpod_eks.resources.irsa import ServiceAccountRole
 from tests.cli.test_operators import declared, needs
 from tests.cli.test_pod_roles import allowed
+from tests.cli.test_remains import HERE, signed
 from tests.conftest import Clients, User
 from tests.rounds import rounds
 
@@ -127,6 +129,33 @@ def test_an_issuer_s_provider_of_others_is_used_and_kept(user: User, aws: Client
     assert user.mutations() == []
     assert user.types("delete", "demo", "--yes").code == 0
     assert providers(user) == there
+
+
+def test_a_provider_of_others_that_lets_no_pods_in_stops_no_delete(
+    user: User, aws: Clients
+) -> None:
+    user.has("demo", *write(user, BASE))
+    issuer, _ = provider_of(aws)
+    aws.iam.create_open_id_connect_provider(Url=issuer, ClientIDList=["other"])
+    there = providers(user)
+    write(user, CONFIG)
+    assert user.types("plan", "-f", "c.yaml").code == 2
+    assert user.types("status", "-f", "c.yaml").code == 0
+    said = user.types("delete", "-f", "c.yaml", "--yes")
+    assert (said.code, providers(user)) == (0, there), said.err
+
+
+def test_a_provider_of_a_dual_stack_issuer_is_found_and_allowed(user: User, aws: Clients) -> None:
+    host = "oidc-eks.us-west-2.api.aws"
+    for number, tags in enumerate((signed("oidc-provider", lineage(HERE, "demo")), [])):
+        url = f"https://{host}/id/{number}"
+        aws.iam.create_open_id_connect_provider(Url=url, ClientIDList=["a"], Tags=tags)
+    said = user.types("orphans")
+    assert f"{host}/id/0" in said.out
+    assert f"{host}/id/1" not in said.out
+    write(user, CONFIG)
+    allowed = user.types("policy", "-f", "c.yaml").out
+    assert f"oidc-provider/{host.partition('api')[0]}*" in allowed
 
 
 def test_certificates_are_kept_until_their_delete_is_asked_for(made: User, aws: Clients) -> None:

@@ -536,7 +536,10 @@ def test_a_check_that_does_not_exist_cannot_be_skipped(user: User) -> None:
     said = user.types("preflight", "demo", "--skip", "quotas")
 
     assert said.code == 2
-    assert "quotas is none of" in said.err
+    assert "--skip: no such check: quotas" in said.err
+    assert "Did you mean quota-" in said.err
+    assert "availability" not in said.err
+    assert "The checks are " in user.types("preflight", "demo", "--skip", "xyz").err
     assert user.stack.calls == []
 
 

@@ -121,6 +121,7 @@ def test_without_an_answer_the_table_counts(
         "",
         "{",
         "[]",
+        pytest.param("[" * 100_000, id="deep"),
         '{"of": 1}',
         '{"of": "elsewhere", "failed": 0, "prices": {"k": {"usd": 9.0, "read": "2999-01-01"}}}',
     ],
@@ -135,6 +136,24 @@ def test_what_is_no_file_of_remembered_prices_is_replaced(
     assert cost(reader)["as_of"] == TODAY.isoformat()
     assert asked(reader) == 7
     assert json.loads(cache.read_text())["prices"]
+
+
+def test_a_remembered_value_that_is_no_price_costs_a_question(reader: User, cache: Path) -> None:
+    first, kept = cost(reader), json.loads(cache.read_text())
+    spoilt: list[dict[str, Any]] = [{"failed": 10**400}]
+    values: list[tuple[str, Any]] = [
+        ("usd", 10**400),
+        ("usd", float("nan")),
+        ("usd", "9"),
+        ("read", "2999-01-01"),
+    ]
+    for name, value in values:
+        rows = {key: row | {name: value} for key, row in kept["prices"].items()}
+        spoilt.append({"prices": rows})
+    for each in spoilt:
+        cache.write_text(json.dumps(kept | each))
+        asked(reader)
+        assert (cost(reader), asked(reader)) == (first, 7), each
 
 
 NAT = "NatGateway-Hours"

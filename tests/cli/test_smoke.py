@@ -370,6 +370,15 @@ def test_devices_that_others_use_are_found(user: User) -> None:
     assert left(user) == []
 
 
+def test_without_an_answer_of_ecr_the_usual_image_is_used(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_ECR", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    said = examined(user, "--level", "3")
+    assert (said.code, found(said)) == (0, {}), said.err
+
+
 class Gone(Fault):
     """After ``times`` requests that change jobs no other one arrives, as from a killed process."""
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from hyperpod_eks.local import CHART
+from hyperpod_eks.local.kubernetes.api import Fault
 from hyperpod_eks.local.stack import Stack
-from tests.cli.test_smoke import account, broken, examined, found, kubernetes, left
+from tests.cli.test_smoke import account, broken, examined, fault, found, kubernetes, left
 from tests.conftest import User, at_work
 
 pytestmark = pytest.mark.prove
@@ -91,6 +92,15 @@ def test_each_job_uses_the_queue_with_the_largest_quota_for_its_nodes(user: User
     (measured,) = [row["measured"] for row in said.document["checks"] if row["id"] == "bandwidth"]
     assert [one["about"] for one in measured] == ["gpu", "trn"]
     assert left(user) == []
+
+
+def test_who_may_not_list_queues_takes_no_accelerators(user: User) -> None:
+    with Jobs(user) as jobs, fault(user, Fault(403, "Forbidden", "no", path="/localqueues")):
+        said = examined(user, "--level", "3")
+    assert (said.code, jobs) == (11, {})
+    (row,) = [each for each in said.document["checks"] if each["id"] == "all-reduce"]
+    assert [each["about"] for each in row["findings"]] == ["gpu", "trn"]
+    assert all("403 Forbidden: no" in each["says"] for each in row["findings"])
 
 
 def test_neuron_has_a_rank_for_each_core_of_both_nodes(user: User) -> None:

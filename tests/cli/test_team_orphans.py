@@ -56,6 +56,20 @@ def test_lost_quotas_and_policies_go_before_the_cluster_and_others_stay(
     assert places == sorted(places)
 
 
+def test_only_a_region_without_task_governance_is_not_asked(user: User) -> None:
+    missing = "The requested operation is not supported in the called region."
+    for code, words, ends in (
+        ("UnknownOperationException", missing, 0),
+        ("ValidationException", "This operation is not supported in this region", 0),
+        ("ValidationException", "1 validation error detected", 1),
+    ):
+        fault = Fault("sagemaker", "ListClusterSchedulerConfigs", code, 400, words, count=9)
+        user.stack.faults[:] = [fault]
+        said = user.types("orphans", "--region", "ca-central-1", "-o", "json")
+        assert said.code == ends, said.err
+        assert said.document.get("not_listed", []) == []
+
+
 def test_a_lost_workspace_is_an_orphan_and_that_of_others_is_not(user: User, aws: Clients) -> None:
     user.has("demo")
     record = aws.sagemaker.list_tags(

@@ -139,6 +139,14 @@ def test_a_test_takes_back_nothing_from_a_team_that_borrows(owner: User) -> None
     assert said.code == 0, said.err
 
 
+def test_who_may_not_list_queues_can_test_nodes_without_them(owner: User) -> None:
+    cluster = next(iter(owner.stack.sim.clusters.values()))
+    fault = Fault(403, "Forbidden", "no", path="/localqueues", times=9)
+    cluster.faults.append(fault)
+    said = owner.types("test", "demo", "-f", "c.yaml", "--level", "2", "-o", "json")
+    assert (said.code, fault.times) == (0, 8), said.err
+
+
 def test_status_needs_no_further_round_and_says_what_it_cannot_read(owner: User) -> None:
     user = owner
     with rounds(user.stack) as chain:

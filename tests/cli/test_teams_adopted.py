@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
+from hyperpod_eks import session
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.snapshot import Snapshot
+from hyperpod_eks.errors import HyperpodError
+from hyperpod_eks.events import Event, EventType
 from hyperpod_eks.kube import client
 from hyperpod_eks.kube.client import Content
 from hyperpod_eks.local import daemon
@@ -135,6 +138,32 @@ def test_teams_come_change_and_go_and_those_of_others_stay(
     clients.sagemaker.delete_compute_quota(ComputeQuotaId=theirs)
     gone = user.types(*DELETE, "--yes")
     assert gone.code == 0, gone.err
+    assert account(user) == before
+
+
+def test_a_program_takes_from_a_team_only_what_it_had_when_the_delete_began(
+    user: User, before: Any, clients: Clients
+) -> None:
+    declare(user)
+    assert user.types(*CREATE).code == 0
+    platform("POST", JOBS, job("night-run", QUEUE))
+
+    def somebody_works(event: Event) -> None:
+        if (event.what, event.key) == (EventType.DELETING, "teams/quota-vision"):
+            platform("POST", JOBS, job("late", QUEUE))
+
+    late = "this has come into it: job late"
+    with (
+        session.connect("c.yaml", purpose=session.DELETE, report=somebody_works) as cluster,
+        pytest.raises(HyperpodError, match=late),
+    ):
+        cluster.delete()
+    assert {each["metadata"]["name"] for each in platform("GET", JOBS)["items"]} == {
+        "late",
+        "night-run",
+    }
+    with session.connect("c.yaml", purpose=session.DELETE) as cluster:
+        cluster.delete()
     assert account(user) == before
 
 

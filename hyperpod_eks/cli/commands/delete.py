@@ -75,6 +75,7 @@ def delete(options: Options, report: Report) -> Deleted | DeletePlan | NotCreate
     from hyperpod_eks import engine
     from hyperpod_eks.cli.confirm import confirm_delete
     from hyperpod_eks.cli.recorder import Recorder, result
+    from hyperpod_eks.consent import refuse_protected, taken_from_others
     from hyperpod_eks.engine.decide import keeps_data
     from hyperpod_eks.inventory.untracked import not_listed, untracked
 
@@ -100,13 +101,11 @@ def delete(options: Options, report: Report) -> Deleted | DeletePlan | NotCreate
             _warn_of(left)
             plan = _planned(engine.plan_delete(at.wants, at.context, keys, consented))
             return {**result("delete", at, recorder), "plan": plan}
-        _refuse_protected(at)
+        refuse_protected(at.context, at.resolved)
         lost = [f"{data[id_][0].key} ({id_}): {_lost(data[id_])}" for id_ in consented]
-        if _eks_stays(at):  # else everything in the cluster is deleted anyway
-            kept_keys = {want.key for id_, (want, _) in data.items() if id_ not in consented}
-            rest = [want for want in every.values() if want.key not in kept_keys]
-            full = (want for want in rest if want.takes_along)
-            lost += [f"{want.key}, {engine.taken_along(want, at.context)}" for want in full]
+        kept_keys = {want.key for id_, (want, _) in data.items() if id_ not in consented}
+        rest = [want for want in every.values() if want.key not in kept_keys]
+        lost += taken_from_others(rest, at.context, at.resolved)
         lost += [f"{key}, {words}" for key, words in left.items()]
         stays = [f"{want.key} ({id_})" for id_, (want, _) in data.items() if id_ not in consented]
         confirm_delete(at.resolved, [*groups, *stays], data=lost, yes=options.yes)
@@ -187,15 +186,6 @@ def _backups(at: Opened, deleted: Mapping[str, tuple[Resource, Live]]) -> dict[s
         except Exception as problem:  # noqa: BLE001  the data is deleted, whatever can be listed
             current_console().warn(f"the backups of {id_} could not be listed: {problem}")
     return found
-
-
-def _refuse_protected(at: Opened) -> None:
-    if at.config.deletion_protection or _protected(at):
-        raise Usage(
-            f"deletion_protection: the cluster {at.resolved.name} is protected",
-            "Set deletion_protection: false in the config, run create --yes, then delete.",
-            setting="deletion_protection",
-        )
 
 
 def _removed(
@@ -306,36 +296,6 @@ def _cost(wants: Iterable[Resource], kept: Container[str]) -> float:
     mine = [want for want in wants if want.keep_group and want.key in kept]
     items = [item for want in mine for item in want.prices(extended=False)]
     return round(sum(item.count * (usd_per_hour(item, {}) or 0.0) for item in items), 3) or 0.0
-
-
-def _protected(at: Opened) -> bool:
-    """Whether EKS protects our cluster: config and manifest, which also say so, may be lost."""
-    from hyperpod_eks.aws.snapshot import Snapshot
-    from hyperpod_eks.aws.tags import owner
-    from hyperpod_eks.resources import eks
-
-    found = eks.describe(
-        at.context.first_snapshot or Snapshot(at.context.aws), at.resolved.eks_name
-    )
-    return not at.resolved.eks_is_theirs and any(
-        each.get("deletionProtection") and owner(each.get("tags", {})) == at.context.aws.lineage
-        for each in found
-    )
-
-
-def _eks_stays(at: Opened) -> bool:
-    """Whether the EKS cluster is of somebody else: without manifest and config, its tags say so."""
-    from hyperpod_eks.aws.snapshot import Snapshot
-    from hyperpod_eks.aws.tags import owner
-    from hyperpod_eks.resources import eks
-    from hyperpod_eks.resources.hyperpod.api import eks_name
-
-    if "eks/cluster" in at.manifest.adopted:
-        return True
-    snapshot = at.context.first_snapshot or Snapshot(at.context.aws)
-    name = eks_name(snapshot, at.resolved.name)
-    found = eks.describe(snapshot, name) if name else []
-    return any(owner(each.get("tags", {})) != at.context.aws.lineage for each in found)
 
 
 def _groups_to_keep(keep: str) -> list[str]:

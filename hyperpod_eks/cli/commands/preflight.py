@@ -100,7 +100,7 @@ def _site(
     found: list[Finding] = []
     aws.adopted = manifest.adopted
     try:
-        existing.adopt(aws, config, manifest, 0.0, write=False)
+        existing.adopt(aws, config, manifest, 0.0, write=False, used=True)
         snapshot = Snapshot(aws, counting=True)
         resolved = resolve(aws, config, snapshot)
         same_place(manifest, resolved)

@@ -218,7 +218,10 @@ def instances(snapshot: Snapshot, name: str) -> list[JsonMapping]:
         if not parts or len(found) < sum(_sizes(cluster).values()):
             for page in every:
                 keep(page)
-        return list(found.values())
+        if not parts:
+            return list(found.values())  # as AWS sorts them
+        # the lists of the groups end in any order
+        return sorted(found.values(), key=lambda x: (x["InstanceGroupName"], x["InstanceId"]))
 
     return snapshot.once(("instances", name), ask)
 
