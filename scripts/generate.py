@@ -293,7 +293,7 @@ def commands() -> str:
     parts = ["# Commands\n\n<!-- Written by scripts/generate.py from hyperpod_eks/cli. -->\n"]
 
     def tell(command: click.Command, parent: click.Context | None, name: str) -> None:
-        context = click.Context(
+        context = command.context_class(
             command, parent, name, terminal_width=90, help_option_names=["--help"]
         )
         parts.append(f"\n## {context.command_path}\n\n```")

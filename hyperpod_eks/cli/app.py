@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hyperpod_eks import __version__
+from hyperpod_eks.cli.help import Context
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -70,6 +71,8 @@ Examples:
 
 class Group(click.Group):
     """A group that shows its help when no command is given, and names similar ones."""
+
+    context_class = Context
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Treat an empty command line as ``--help``."""

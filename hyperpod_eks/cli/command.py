@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from hyperpod_eks.cli.console import D, Log, current_console, say
+from hyperpod_eks.cli.help import Context
 from hyperpod_eks.cli.options import Output, parameters, sections
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ class Command(click.Command):
     """A command whose help groups its options by heading."""
 
     options: type[Output]
+    context_class = Context
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write a list of options for each heading; ``--help`` comes last."""

@@ -126,7 +126,7 @@ def failed(facts: Facts) -> Iterator[Finding]:
     for key, observation in facts.observations.items():
         if observation.status is not Status.FAILED or not observation.live:
             continue
-        fix = f"Remove the cause, then: hyperpod-eks create {facts.config.name} --replace-failed"
+        fix = f"Remove the cause, then: {facts.command('create')} --replace-failed"
         adopted = bool(facts.adopted(key))
         if adopted:
             fix = "Adopted resources are never replaced: repair it."

@@ -78,11 +78,18 @@ class Facts:
     """An existing snapshot for the checks to share."""
     replace_failed: bool = False
     """Whether failed resources are replaced, as with ``create --replace-failed``."""
+    called: str = ""
+    """The cluster's name and the options that lead to it, as words of a command; its name if empty.
+    """
 
     @cached_property
     def snapshot(self) -> Snapshot:
         """The snapshot whose answers all checks share."""
         return self.first_snapshot or Snapshot(self.aws)
+
+    def command(self, verb: str) -> str:
+        """Return a command of ours for this cluster."""
+        return f"hyperpod-eks {verb} {self.called or self.config.name}"
 
     def live(self, key: str) -> Live | None:
         """Return a resource as AWS describes it; None if it does not exist or is not owned."""

@@ -25,11 +25,12 @@ def permissions(facts: Facts) -> Iterator[Finding]:
     questions = _questions(facts.resolved)
     answers: list[Told] = []
     workers.for_each(lambda one: answers.extend(_told(facts, principal, one)), questions, AT_ONCE)
-    yield from _denied(answers, principal, facts.resolved.name)
-    yield from _unknown(answers, principal, facts.resolved.name)
+    policy = facts.command("policy")
+    yield from _denied(answers, principal, policy)
+    yield from _unknown(answers, principal, policy)
 
 
-def _denied(answers: Sequence[Told], principal: str, name: str) -> Iterator[Finding]:
+def _denied(answers: Sequence[Told], principal: str, policy: str) -> Iterator[Finding]:
     for command in ("create", "delete"):
         refused = {one.action for one in answers if one.command == command and one.reason == DENIED}
         if refused:
@@ -37,19 +38,19 @@ def _denied(answers: Sequence[Told], principal: str, name: str) -> Iterator[Find
                 "permissions",
                 "error" if command == "create" else "warning",
                 f"{principal} lacks permissions that {command} needs: {', '.join(sorted(refused))}",
-                f"Attach the policies that `hyperpod-eks policy {name}` prints.",
+                f"Attach the policies that `{policy}` prints.",
                 {"principal": principal, "actions": sorted(refused), "command": command},
             )
 
 
-def _unknown(answers: Sequence[Told], principal: str, name: str) -> Iterator[Finding]:
+def _unknown(answers: Sequence[Told], principal: str, policy: str) -> Iterator[Finding]:
     for reason in dict.fromkeys(one.reason for one in answers if one.reason not in (DENIED, "")):
         actions = sorted({one.action for one in answers if one.reason == reason})
         yield Finding(
             "permissions",
             "warning",
             f"could not be checked: {', '.join(actions)}: {reason}",
-            f"Compare yours with the policies that `hyperpod-eks policy {name}` prints.",
+            f"Compare yours with the policies that `{policy}` prints.",
             {"principal": principal, "actions": actions},
         )
 

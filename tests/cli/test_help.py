@@ -54,6 +54,13 @@ def test_an_example_is_understood(name: str, call: list[str]) -> None:
     known(word for option, word in pairwise(call) if option == "--skip")
 
 
+@pytest.mark.parametrize("width", [60, 80, 90])
+def test_no_line_of_help_ends_inside_a_name(width: int) -> None:
+    for name, command in EVERY.items():
+        context = command.context_class(command, info_name=name, terminal_width=width)
+        assert not re.findall(r"\S+\w-\n", command.get_help(context)), name
+
+
 @pytest.mark.parametrize("name", ALONE)
 def test_every_command_has_examples(name: str) -> None:
     assert name == "local env" or name in dict(CALLS)

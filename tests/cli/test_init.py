@@ -51,6 +51,15 @@ def test_every_question_has_a_flag(user: User) -> None:
     assert (group.instance_type, group.instance_count) == ("ml.g5.8xlarge", 7)
 
 
+def test_the_minimal_cluster_is_an_example_too(user: User) -> None:
+    user.types("init", "demo")
+    said = user.types("init", "demo", "-f", "c.yaml", "--example", "minimal")
+    assert said.code == 0, said.err
+    assert load("c.yaml", {}, {}) == load("demo.yaml", {}, {})
+    words = ("--example", "minimal", "--instance-type", "ml.c5.large")
+    assert user.types("init", "demo", "-f", "small.yaml", *words).code == 0
+
+
 def test_a_file_that_exists_is_not_touched(user: User) -> None:
     (user.folder / "demo.yaml").write_text("mine")
     said = user.types("init", "demo")

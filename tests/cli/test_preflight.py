@@ -522,6 +522,18 @@ def test_all_findings_come_at_once_and_text_says_how_to_go_on(user: User) -> Non
     assert lines[-1].endswith("checks: 3 errors, 1 warning")
 
 
+def test_the_command_of_a_finding_leads_to_the_same_place(user: User, aws: Clients) -> None:
+    there = ("--region", "us-west-2")
+    user.stack.sim.denied.add("ec2:CreateVpc")
+    for verb in ("preflight", "create"):
+        said = user.types(verb, "demo", "--chart", str(CHART), *there)
+        assert "`hyperpod-eks policy demo --region us-west-2`" in said.out + said.err
+    user.stack.sim.denied.clear()
+    said = user.types("preflight", *failed(user, aws), *there, "--skip", "permissions")
+    again = "Remove the cause, then: hyperpod-eks create demo --region us-west-2 --replace-failed"
+    assert again in said.out
+
+
 def test_a_skipped_check_is_not_made(user: User) -> None:
     user.stack.sim.set_quota("vpc", "VPCs per Region", 1)
 

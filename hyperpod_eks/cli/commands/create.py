@@ -91,7 +91,7 @@ def apply(
         at.context.replace_failed = own.replace_failed
         at.context.consent = consenting(at.resolved.name, yes=options.yes)
         warnings = _prepare(at, recorder)
-        at.context.preflight = _before_first_change(at, options.skip, own)
+        at.context.preflight = _before_first_change(at, options, own)
         try:
             engine.create(at.wants, at.context)
         except BaseException as error:
@@ -172,7 +172,7 @@ def _prepare(at: Opened, recorder: Recorder) -> list[str]:
 
 
 def _before_first_change(
-    at: Opened, skip: Collection[str], own: Options
+    at: Opened, options: shared.Change, own: Options
 ) -> Callable[[list[Observation]], None]:
     """Return a function that confirms and checks, given observations, before the first change.
 
@@ -184,7 +184,7 @@ def _before_first_change(
     from hyperpod_eks.preflight.cluster import require_folders
     from hyperpod_eks.workers import start
 
-    check = _checks(at, skip, own.helm)
+    check = _checks(at, options, own.helm)
 
     def begin(observations: list[Observation]) -> None:
         require_folders(at.config, observations)
@@ -224,7 +224,7 @@ def _is_new(manifest: Manifest, observations: Sequence[Observation]) -> bool:
 
 
 def _checks(
-    at: Opened, skip: Collection[str], helm: str | None
+    at: Opened, options: shared.Change, helm: str | None
 ) -> Callable[[list[Observation]], None]:
     """Return the preflight checks as a function of observations; it raises Blocked for errors.
 
@@ -236,9 +236,9 @@ def _checks(
     from hyperpod_eks.preflight.cluster import chart_download
     from hyperpod_eks.preflight.inputs import Facts
 
-    skipped = checks.known(skip) | checks.AT_LOADING
+    skipped = checks.known(options.skip) | checks.AT_LOADING
     if not at.found_helm:  # the manifest has the release, but AWS may have nothing
-        skipped -= {"helm"} - checks.known(skip)
+        skipped -= {"helm"} - checks.known(options.skip)
     facts = Facts(
         at.context.aws,
         at.config,
@@ -247,6 +247,7 @@ def _checks(
         first_snapshot=at.context.first_snapshot,
         replace_failed=at.context.replace_failed,
         helm=helm,
+        called=called(at.resolved.name, options),
     )
     if not at.manifest.complete:
         account.begin(facts, skipped)

@@ -16,6 +16,7 @@ import click
 
 from hyperpod_eks.cli.command import define
 from hyperpod_eks.cli.documents import head
+from hyperpod_eks.cli.help import Formatter
 from hyperpod_eks.cli.options import Output, argument, option
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.frozen import frozen
@@ -108,8 +109,8 @@ class Options(Output):
     example: str | None = option(
         "--example",
         metavar="EXAMPLE",
-        type=click.Choice(EXAMPLES),
-        help=f"Start from an example instead of the minimal cluster: {', '.join(EXAMPLES)}.",
+        type=click.Choice([MINIMAL, *EXAMPLES]),
+        help=f"Start from an example: {', '.join(EXAMPLES)}.  [default: {MINIMAL}]",
     )
     instance_type: str | None = option(
         "--instance-type", metavar="ml.TYPE", help="Instance type of the nodes."
@@ -152,10 +153,12 @@ def init(options: Options, report: Report) -> Init:
 
 
 def _kind(options: Options) -> Options:
-    """Return the options with an example, if one is chosen on a terminal.
+    """Return the options with an example, if one is chosen, and without for the minimal cluster.
 
-    Raises Usage for options that an example does not have.
+    Asks on a terminal.  Raises Usage for options that an example does not have.
     """
+    if options.example == MINIMAL:
+        return replace(options, example=None)
     others = {
         "--instance-type": options.instance_type,
         "--instance-count": options.instance_count,
@@ -182,7 +185,7 @@ def _described() -> str:
     for name in EXAMPLES:
         lines = re.findall(r"^# (.*)", _packaged(name), re.MULTILINE)
         rows.append((name, re.split(r"(?<=\.) ", " ".join(lines))[0]))
-    formatter = click.HelpFormatter(max_width=100)
+    formatter = Formatter(max_width=100)
     formatter.write_dl(rows)
     return formatter.getvalue()
 

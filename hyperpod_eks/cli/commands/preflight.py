@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hyperpod_eks.cli import options as shared
 from hyperpod_eks.cli.command import define
 from hyperpod_eks.cli.console import Log
-from hyperpod_eks.cli.documents import head
+from hyperpod_eks.cli.documents import called, head
 from hyperpod_eks.errors import Exit, Foreign, HyperpodError, NotFound, Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.terminal.text import clean
@@ -62,7 +62,16 @@ def preflight(options: Options, report: Report) -> Preflight:
             if observations and not opening.declared(options, manifest):
                 lookup.refuse_to_guess(snapshot, resolved, options)
         by_key = {observation.want.key: observation for observation in observations}
-        facts = Facts(aws, config, resolved, by_key, options.helm, manifest.store.path, snapshot)
+        facts = Facts(
+            aws,
+            config,
+            resolved,
+            by_key,
+            options.helm,
+            manifest.store.path,
+            snapshot,
+            called=called(config.name, options),
+        )
         found += checks.run(facts, skipped) + checks.about_settings(facts)
         found = checks.in_order(one for one in found if one.id not in skipped)
     return _document(facts, found, skipped)
