@@ -49,8 +49,8 @@ ANSWER = 20.0
 LONGEST = 300
 """Characters that a message quotes of others' messages."""
 MUST_PRINT = (
-    "it must print a JSON object with Version (1), AccessKeyId and SecretAccessKey, and with"
-    " SessionToken and Expiration (ISO 8601) of credentials that expire"
+    "it must print a JSON object with Version (1), AccessKeyId and SecretAccessKey; temporary"
+    " credentials also need SessionToken and Expiration (ISO 8601)"
 )
 """What botocore takes from a credential_process (AWS SDKs and Tools, "Process provider")."""
 _LOGIN = "Correct it, or log in again, and run the same command."
@@ -402,9 +402,9 @@ def _printed(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError | UnicodeDecodeError | RecursionError):
         what = "no JSON"
     elif isinstance(error, BotoCoreError | ValueError):
-        what = f"wrong credentials ({error})"
+        what = f"invalid credentials ({error})"
     else:
-        what = "an Expiration that is no time" if expires else "no JSON object"
+        what = "an Expiration that is not a time" if expires else "no JSON object"
     return f"the credential_process of profile {profile} printed {what}; {MUST_PRINT}"
 
 

@@ -1,4 +1,4 @@
-"""What a namespace holds, or there is of a kind, before it is deleted with what it holds."""
+"""The contents of a namespace, or the objects of a kind, before they are deleted."""
 
 from __future__ import annotations
 

@@ -241,7 +241,7 @@ class Addon(Resource):
         if (its := OPERATED.get(self.label)) is None:
             return ""
         command = f"kubectl delete {','.join(its.plurals)} --all -A"
-        return f"before objects ({{}}) whose {its.left} stay then; first run: {command}"
+        return f"while it has objects ({{}}), whose {its.left} are left then; first run: {command}"
 
     def contents(self, snapshot: Snapshot) -> Contents | None:
         """Return the objects for which it has created something."""

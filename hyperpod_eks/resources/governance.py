@@ -281,7 +281,8 @@ class SchedulerPolicy(Governed):
         rows = self._rows(snapshot, ComputeQuota)
         teams = {str((each.get("ComputeQuotaTarget") or {}).get("TeamName")) for each in rows}
         spaces = ", ".join(map(team_namespace, sorted(teams)))
-        return spaces and f"since SageMaker deletes it only after every team, with {spaces}"
+        after = "since SageMaker deletes it only after all teams and their namespaces"
+        return spaces and f"{after}: {spaces}"
 
     def _is_it(self, row: JsonMapping) -> bool:
         return True

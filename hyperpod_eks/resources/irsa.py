@@ -110,7 +110,7 @@ class OidcProvider(Resource):
     @property
     def takes_along(self) -> str:
         """What others may have built on it: an issuer has one, which all roles share."""
-        return "although roles of others may trust it, whose pods then get no credentials"
+        return "although roles of others may trust it: pods that use them then get no credentials"
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """Find it by the issuer of its cluster, else by our tags."""

@@ -307,7 +307,7 @@ def _nobody(facts: Facts, stage: int) -> Iterator[Skipped]:
     if not seen(facts):
         yield Skipped("no group has nodes")
     elif all(STAGES.index(one.reached) < stage for one in seen(facts)):
-        yield Skipped("no pod has come so far")
+        yield Skipped("no pod has come this far")
 
 
 def admitted(facts: Facts) -> Iterator[Outcome]:
@@ -362,7 +362,9 @@ def credentials(facts: Facts) -> Iterator[Outcome]:
     if not any(one.pod.account for one in seen(facts)):
         missing = missing_accounts(facts)
         yield Skipped(
-            f"not there yet: {', '.join(missing)}" if missing else "no service account has a role"
+            f"no such service account yet: {', '.join(missing)}"
+            if missing
+            else "no service account has a role"
         )
     yield from _asked(facts, "credentials")
 

@@ -175,7 +175,7 @@ ROWS = (
     Row(
         "operators",
         IN_PLACE,
-        "add-ons and roles come and go; without `inference` the OIDC provider goes with --yes",
+        "add-ons and roles come and go; removing `inference` deletes the OIDC provider (--yes)",
         shown=OPERATORS,
     ),
     Row(

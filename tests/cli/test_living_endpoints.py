@@ -16,7 +16,7 @@ from tests.conftest import Clients, User
 ENDPOINTS = (
     "/apis/inference.sagemaker.aws.amazon.com/v1/namespaces/default/inferenceendpointconfigs"
 )
-STAYS = "before objects (inferenceendpointconfig default/endpoint) whose SageMaker endpoints"
+STAYS = "while it has objects (inferenceendpointconfig default/endpoint), whose SageMaker endpoints"
 COMMAND = "kubectl delete inferenceendpointconfigs,jumpstartmodels --all -A"
 
 
@@ -35,7 +35,7 @@ def deploy() -> None:
 
 def test_delete_asks_about_endpoints_that_leave_something_in_the_account(made: User) -> None:
     asked = made.types("delete", "demo")
-    assert (asked.code, "before objects" in asked.err) == (2, False), asked.err
+    assert (asked.code, "while it has objects" in asked.err) == (2, False), asked.err
     deploy()
     made.mutations()
     assert f"{INFERENCE} is deleted {STAYS}" in made.types("delete", "demo", "--dry-run").err
@@ -70,6 +70,6 @@ def test_a_cluster_whose_endpoints_cannot_be_listed_is_deleted_with_consent(made
     cluster.faults.append(Fault(403, "Forbidden", "no", path="/api", times=999))
     asked = made.types("delete", "demo")
     assert asked.code == 2
-    assert "before objects (perhaps: they could not be listed: Kubernetes API of demo" in asked.err
+    assert "objects (perhaps; they could not be listed: Kubernetes API of demo" in asked.err
     gone = made.types("delete", "demo", "--yes")
     assert gone.code == 0, gone.err

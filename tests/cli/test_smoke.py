@@ -129,7 +129,8 @@ def test_a_role_may_wait_for_its_service_account(user: User, space: str) -> None
     finally:
         account(user, "default")
     assert said.code == 0, said.out
-    assert f"EKS Pod Identity (not there yet: {space}/trainer)" in " ".join(said.out.split())
+    words = " ".join(said.out.split())
+    assert f"EKS Pod Identity (no such service account yet: {space}/trainer)" in words
 
 
 def left(user: User) -> list[str]:

@@ -25,12 +25,12 @@ class Options(Place, Output):
 
 
 def show(options: Options, report: Report) -> ClusterConfig:
-    """Print the config that cluster NAME has, without the settings that are the default.
+    """Print the config of cluster NAME.
 
     It is the config of the last run on any machine that could change something: from the cluster's
     bucket, else from the manifest.  References (${env:NAME}) are printed as they are; a
     folder is printed as the digest of its content, and not at all if it is part of the tool.
-    The documents (-o json, -o yaml) have the defaults, too.
+    Settings that have their default value are omitted; the documents (-o json, -o yaml) have them.
     """
     from hyperpod_eks.aws.snapshot import Snapshot
     from hyperpod_eks.cli import opening

@@ -144,7 +144,7 @@ def _left(wants: Iterable[Resource], at: Opened) -> Iterator[tuple[str, str]]:
         try:
             words = engine.taken_along(want, at.context)
         except HyperpodError as error:
-            words = want.leaves.format(f"perhaps: they could not be listed: {error}")
+            words = want.leaves.format(f"perhaps; they could not be listed: {error}")
         if words:
             yield want.key, words
 

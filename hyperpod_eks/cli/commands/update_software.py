@@ -36,7 +36,7 @@ class Options(shared.Wait, shared.Progress, shared.Cluster):
     batch: str | None = option(
         "--batch",
         metavar="N|N%",
-        help="Maximum number of nodes of a group to update at a time, or their percentage.",
+        help="Maximum number or percentage of a group's nodes to update at a time.",
     )
     yes: bool = shared.yes()
 
