@@ -211,7 +211,7 @@ def adopted_is_gone(adopted: Mapping[str, str]) -> NotFound:
     """Return the error for adopted resources, ids by key, that no longer exist."""
     lines = [f"{key}: the adopted resource {id_} no longer exists" for key, id_ in adopted.items()]
     options = " ".join(f"--resource {key}=ID" for key in adopted)
-    return NotFound("\n".join(lines), f"Adopt a replacement: hyperpod-eks adopt NAME {options}")
+    return NotFound("\n".join(lines), then=("Adopt a replacement", f"adopt {options}"))
 
 
 def decide_delete(

@@ -185,7 +185,7 @@ def one_vpc(facts: Facts) -> Iterator[Finding]:
             "one-vpc",
             "error",
             f"adopted resources are in several VPCs: {listed}",
-            "Adopt resources of one VPC: hyperpod-eks adopt NAME --resource KEY=ID.",
+            f"Adopt resources of one VPC: {facts.command('adopt')} --resource KEY=ID.",
             homes,
         )
 

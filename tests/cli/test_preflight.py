@@ -535,6 +535,23 @@ def test_the_command_of_a_finding_leads_to_the_same_place(user: User, aws: Clien
     assert again in said.out
 
 
+def test_the_fix_for_two_vpcs_names_the_cluster(user: User, aws: Clients) -> None:
+    fix = found(snapshot(user, *two_vpcs(user, aws)))["one-vpc"]["fix"]
+    assert "hyperpod-eks adopt demo " in fix
+    assert fix.endswith(" --resource KEY=ID.")
+
+
+def test_an_adopted_role_that_is_gone_is_replaced_by_the_command_that_is_named(
+    user: User, aws: Clients
+) -> None:
+    ground.role(aws, "mine", "sagemaker.amazonaws.com")
+    adopt(user, iam__execution_role="mine")
+    aws.iam.delete_role(RoleName="mine")
+    said = user.types("create", "demo", "--chart", str(CHART), "--region", "us-west-2")
+    command = "hyperpod-eks adopt --resource iam/execution-role=ID demo --region us-west-2"
+    assert (said.code, f"\nAdopt a replacement: {command}\n" in said.err) == (8, True), said.err
+
+
 def test_a_skipped_check_is_not_made(user: User) -> None:
     user.stack.sim.set_quota("vpc", "VPCs per Region", 1)
 
