@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.ec2 import Listing
 from hyperpod_eks.aws.failures import absent
 from hyperpod_eks.aws.tags import CLUSTER, LABEL, tag
 from hyperpod_eks.documents import Json
-from hyperpod_eks.workers import Shared
+from hyperpod_eks.workers import Shared, gather
 
 if TYPE_CHECKING:
     from botocore.client import BaseClient
@@ -30,6 +30,16 @@ class Snapshot(Shared):
         self.aws = aws
         self.counting, self.bare = counting, bare
         self.adopted = aws.adopted
+
+    def gather(self, first: Callable[[], Any], *rest: Callable[[], Any]) -> list[Any]:
+        """Make calls about one resource concurrently, as `workers.gather` does.
+
+        If the manifest records nothing, it rarely exists: then ``first``, which raises for what
+        does not exist, is made alone before the others.
+        """
+        if self.aws.recorded:
+            return gather(first, *rest)
+        return [first(), *gather(*rest)]
 
     def all(self, client: BaseClient, method: str, key: str, **arguments: object) -> list[Json]:
         """Return all items of a list operation, over all pages; ``key`` names the answer's list."""

@@ -199,6 +199,8 @@ class Role(Resource):
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """Find it by name."""
+        if not (snapshot.aws.recorded or describe_role(snapshot, self.name)):
+            return []  # probably nothing exists yet: see `Snapshot.gather`
         with absent("NoSuchEntity"):
             role, attached = gather(
                 partial(describe_role, snapshot, self.name), partial(self._attached, snapshot)

@@ -18,7 +18,6 @@ from hyperpod_eks.resources.base import Differs, Facts, Guard, Lifecycle, Live, 
 from hyperpod_eks.resources.ec2.vpc import Vpc
 from hyperpod_eks.resources.permissions import Statement, Statements, actions, look
 from hyperpod_eks.resources.tagged import Candidate, Tagged, tags_of
-from hyperpod_eks.workers import gather
 
 CREATE = actions(
     "logs",
@@ -109,7 +108,7 @@ class LogGroup(Resource):
         """Find it by name."""
         logs = snapshot.aws.logs
         with absent("ResourceNotFoundException"):
-            tags, groups = gather(
+            tags, groups = snapshot.gather(
                 partial(logs.list_tags_for_resource, resourceArn=self.arn),
                 partial(self._groups, snapshot),
             )

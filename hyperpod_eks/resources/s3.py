@@ -139,7 +139,7 @@ class Bucket(Resource):
             )
             asked = {} if snapshot.bare else self._questions(snapshot.aws)
             try:
-                tags, *rest = gather(tagging, *asked.values())
+                tags, *rest = snapshot.gather(tagging, *asked.values())
             except Exception as error:
                 if getattr(error, "response", {}).get("Error", {}).get("Code") in (
                     "403",
