@@ -107,7 +107,7 @@ def _types(facts: Facts, group: str) -> Iterator[tuple[str, Mapping[str, int]]]:
 def _run(facts: Facts, group: str, kind: str, has: Mapping[str, int]) -> Ran:
     begun, there = Ran(group, kind, has.get(EFA, 0), "refused"), place(facts, group)
     if why := unread(facts):
-        return begun._replace(why=f"no job was created, which may take a team's nodes: {why}")
+        return begun._replace(why=f"no job was created, since it might take a team's nodes: {why}")
     if why := would_stop(facts, there, group, _asked(has, there), WORKERS):
         return begun._replace(reached="queued", why=why)
     document = _job(facts, group, kind, has, there)
