@@ -224,9 +224,7 @@ class Session:
         from hyperpod_eks.preflight.inputs import Facts  # noqa: PLC0415  the same
 
         observations = {each.want.key: each for each in self.status()}
-        facts = Facts(
-            self.aws, self.config, self.resolved, observations, manifest=self.manifest.store.path
-        )
+        facts = Facts(self.aws, self.config, self.resolved, observations, manifest=self.manifest)
         return preflight_run.run(facts, preflight_run.known(skip))
 
     def create(self) -> dict[str, Live]:

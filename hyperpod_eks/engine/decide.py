@@ -131,6 +131,12 @@ FINAL = {
     "hyperpod/cluster": KnownCause("failed-is-final"),
 }
 """The known causes of failures that AWS never repairs, by key."""
+FAILED_IN_USE = KnownCause("failed-in-use")
+IN_USE = (
+    "It was ready before and may be in use, so it is never replaced: ask AWS Support to repair it,"
+    " or delete it by hand if nothing in it is needed, then run the same command again."
+)
+"""What to do about a failed cluster in which people may work."""
 
 
 def _decide_failed(want: Resource, live: Live, given: Circumstances) -> Decision:
@@ -151,10 +157,8 @@ def _decide_failed(want: Resource, live: Live, given: Circumstances) -> Decision
     if given.may_be_in_use and live.state is State.FAILED:
         error = HyperpodError(
             f"{key} ({live.id}) has failed: {why}",
-            "It was ready before and may be in use, so it is never replaced: ask AWS Support to"
-            " repair it, or delete it by hand if nothing in it is needed, then run the same command"
-            " again.",
-            cause=KnownCause("failed-in-use"),
+            IN_USE,
+            cause=FAILED_IN_USE,
         )
         return Decision(Action.REFUSE, f"it has failed, and may be in use: {why}", error=error)
     if given.replaceable:

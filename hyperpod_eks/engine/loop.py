@@ -399,9 +399,7 @@ class Reconciler:
         return want.inhabited and not self._was_never_ready(want, live)
 
     def _was_never_ready(self, want: Resource, live: Live | None) -> bool:
-        """Whether the manifest has it as created, and not as ready since."""
-        record = self.manifest.records.get(want.key)
-        return bool(record and live and (record.state, record.id) == ("created", live.id))
+        return live is not None and self.manifest.was_never_ready(want.key, live.id)
 
     def recorded_data(self, want: Resource) -> str:
         """Return the id of what the manifest records as data that was ready, "" for none."""

@@ -15,7 +15,7 @@ from hyperpod_eks.aws.transport import ca_bundle
 from hyperpod_eks.config.lifecycle import check_folder, check_lifecycle, find_chart, is_elsewhere
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.documents import Json
-from hyperpod_eks.engine.decide import FINAL
+from hyperpod_eks.engine.decide import FAILED_IN_USE, FINAL, IN_USE
 from hyperpod_eks.errors import HyperpodError, Usage
 from hyperpod_eks.helm import chart as charts
 from hyperpod_eks.helm import devices as chart_devices
@@ -23,6 +23,7 @@ from hyperpod_eks.helm.program import find_helm
 from hyperpod_eks.helm.unknown_values import unknown
 from hyperpod_eks.preflight.inputs import Facts, Finding
 from hyperpod_eks.resources import eks
+from hyperpod_eks.resources.base import State
 from hyperpod_eks.resources.compare import Observation, Status
 from hyperpod_eks.resources.helm_release import ChartRelease
 
@@ -126,15 +127,24 @@ def failed(facts: Facts) -> Iterator[Finding]:
     for key, observation in facts.observations.items():
         if observation.status is not Status.FAILED or not observation.live:
             continue
+        id_, adopted = observation.live.id, bool(facts.adopted(key))
         fix = f"Remove the cause, then: {facts.command('create')} --replace-failed"
-        adopted = bool(facts.adopted(key))
+        cause, replaceable = FINAL.get(key), False
         if adopted:
-            fix = "Adopted resources are never replaced: repair it."
+            fix, cause = "Adopted resources are never replaced: repair it.", None
         elif facts.replace_failed or observation.live.holds_nothing:
             continue
+        elif (
+            observation.want.inhabited
+            and observation.live.state is State.FAILED
+            and not (facts.manifest and facts.manifest.was_never_ready(key, id_))
+        ):
+            fix, cause = IN_USE, FAILED_IN_USE
+        else:
+            replaceable = True
         text = f"{key} has failed: {observation.live.why}"
-        seen = {"key": key, "id": observation.live.id, "adopted": adopted}
-        yield Finding("failed", "error", text, fix, seen, None if adopted else FINAL.get(key))
+        seen = {"key": key, "id": id_, "adopted": adopted, "replaceable": replaceable}
+        yield Finding("failed", "error", text, fix, seen, cause)
 
 
 ROLES = (
@@ -377,12 +387,12 @@ def folders(facts: Facts) -> Iterator[Finding]:
             files.try_writing(folder / "file", 1)
         except OSError as error:
             yield _unwritable(what, folder, error.strerror, fix)
-    if facts.manifest:
+    if facts.manifest and (path := facts.manifest.store.path):
         try:
-            files.try_writing(facts.manifest, MANIFEST)
+            files.try_writing(path, MANIFEST)
         except OSError as error:
             fix = "Choose another path with --manifest."
-            yield _unwritable("the manifest", facts.manifest.parent, error.strerror, fix)
+            yield _unwritable("the manifest", path.parent, error.strerror, fix)
         except Usage as error:
             yield Finding("folders", "error", str(error), error.hint)
 

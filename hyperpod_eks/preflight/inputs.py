@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import field
 from functools import cached_property
-from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 
 from hyperpod_eks.aws.client import Aws
@@ -19,6 +18,7 @@ from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import Live, Resource
 from hyperpod_eks.resources.compare import Observation, Status
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
+from hyperpod_eks.state.manifest import Manifest
 
 R = TypeVar("R", bound=Resource)
 Severity = Literal["error", "warning", "info"]
@@ -72,8 +72,7 @@ class Facts:
     resolved: ResolvedConfig | None = None
     observations: Mapping[str, Observation] = field(default_factory=dict)
     helm: str | None = None
-    manifest: Path | None = None
-    """Path of the manifest."""
+    manifest: Manifest | None = None
     first_snapshot: Snapshot | None = None
     """An existing snapshot for the checks to share."""
     replace_failed: bool = False

@@ -138,7 +138,7 @@ class Blocked(Denied):
 
     def __init__(self, findings: Sequence[Finding]) -> None:
         lines = [f"{one.id}: {one.says}\n  {one.fix}" for one in findings]
-        failed = any(one.id == "failed" and not one.seen["adopted"] for one in findings)
+        failed = any(one.id == "failed" and one.seen["replaceable"] for one in findings)
         super().__init__(
             "preflight found problems that would stop create:\n" + "\n".join(lines),
             "Nothing was changed. Fix them and run the same command again. To skip these checks:"

@@ -118,6 +118,11 @@ class Manifest:
         """The ids of adopted resources, by key."""
         return Adopted(self)
 
+    def was_never_ready(self, key: str, id_: str) -> bool:
+        """Whether it has a resource as created, and not as ready since."""
+        record = self.records.get(key)
+        return record is not None and (record.state, record.id) == ("created", id_)
+
     def mark(self, key: str, state: RecordState, now: float | None = None) -> None:
         """Change a record's state: ``deleting`` before the call, ``deleted`` once it is gone.
 

@@ -552,6 +552,16 @@ def test_an_adopted_role_that_is_gone_is_replaced_by_the_command_that_is_named(
     assert (said.code, f"\nAdopt a replacement: {command}\n" in said.err) == (8, True), said.err
 
 
+def test_no_command_is_named_that_would_not_replace_a_failed_cluster(user: User) -> None:
+    user.has("demo")
+    of_region("us-west-2").hyperpod["demo"].status = "Failed"
+    fix = found(snapshot(user))["failed"]["fix"]
+    assert "is never replaced: ask AWS Support" in fix
+    assert "--replace-failed" not in fix
+    said = user.types("create", "demo", "--replace-failed")
+    assert (said.code, fix in said.err) == (1, True), said.err
+
+
 def test_a_skipped_check_is_not_made(user: User) -> None:
     user.stack.sim.set_quota("vpc", "VPCs per Region", 1)
 

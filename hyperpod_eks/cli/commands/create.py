@@ -243,7 +243,7 @@ def _checks(
         at.context.aws,
         at.config,
         at.resolved,
-        manifest=at.manifest.store.path,
+        manifest=at.manifest,
         first_snapshot=at.context.first_snapshot,
         replace_failed=at.context.replace_failed,
         helm=helm,

@@ -68,7 +68,7 @@ def preflight(options: Options, report: Report) -> Preflight:
             resolved,
             by_key,
             options.helm,
-            manifest.store.path,
+            manifest,
             snapshot,
             called=called(config.name, options),
         )
