@@ -203,7 +203,7 @@ print(*added & {{"asyncio", "logging", "subprocess", "socket", "ssl"}}, file=sys
 
 
 RUN = "from hyperpod_eks.cli import run; run([*sys.argv[1:], '--help'])"
-LEAST = {"hyperpod_eks", "hyperpod_eks.cli", "hyperpod_eks.cli.app", "hyperpod_eks.cli.run"}
+LEAST = {"hyperpod_eks", *(f"hyperpod_eks.cli{part}" for part in ("", ".app", ".help", ".run"))}
 """The modules that the help of the program imports."""
 CLI = ("command", "console", "documents", "options")
 LIGHT = {
