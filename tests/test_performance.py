@@ -453,12 +453,15 @@ class TestPace:
         assert pace.gap == 0
 
 
-def test_status_of_a_cluster_imports_neither_kubernetes_nor_pyhelm3() -> None:
+def test_status_and_a_create_that_has_nothing_to_do_import_only_what_they_need() -> None:
     script = (
-        "import sys, hyperpod_eks.cli.commands.status\n"
+        "import sys, hyperpod_eks.engine, hyperpod_eks.cli.opening, hyperpod_eks.cli.recorder\n"
+        "from hyperpod_eks.cli.commands import create, status\n"
         "from hyperpod_eks.helm import chart, release\n"
         "from hyperpod_eks.kube import client\n"
-        "print(sorted({'kubernetes', 'pyhelm3', 'moto', 'rich'} & set(sys.modules)))"
+        "heavy = {'kubernetes', 'pyhelm3', 'moto', 'rich', 'difflib'}\n"
+        "ours = 'preflight', 'aws.registry', 'policy.authorization', 'terminal.timeline'\n"
+        "print(sorted((heavy | {f'hyperpod_eks.{each}' for each in ours}) & {*sys.modules}))"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True

@@ -15,7 +15,6 @@ so that boto3 does not read it a second time.
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
@@ -256,7 +255,9 @@ def nearest(value: str, options: tuple[str, ...]) -> list[str]:
     lower = {option.lower(): option for option in options}
     if wanted in lower:
         return [lower[wanted]]
-    return [lower[near] for near in difflib.get_close_matches(wanted, lower, n=3, cutoff=0.6)]
+    from difflib import get_close_matches  # noqa: PLC0415  only for errors
+
+    return [lower[near] for near in get_close_matches(wanted, lower, n=3, cutoff=0.6)]
 
 
 def show(value: object, limit: int = 60) -> str:

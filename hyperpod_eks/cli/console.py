@@ -9,7 +9,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from enum import Enum
@@ -25,6 +25,8 @@ from hyperpod_eks.terminal.text import printable, shortened
 
 if TYPE_CHECKING:
     import logging
+    from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from hyperpod_eks.cli.schemas.runs import Error, Failure, Refused
     from hyperpod_eks.documents import Json
@@ -121,7 +123,6 @@ class Console:
         or ``--events`` before anything else happens.
         """
         from hyperpod_eks.terminal import progress  # noqa: PLC0415  --help needs none
-        from hyperpod_eks.terminal.timeline import drawing  # noqa: PLC0415
 
         self._configure(options)
         self._begin_log(command, keep)
@@ -133,11 +134,21 @@ class Console:
         title = f"hyperpod-eks {command} {about}".rstrip()
         with (
             progress.choose(sys.stderr, os.environ, kind, title) as report,
-            drawing(shown.timeline, title, self._also(report), self.warn) as shown_report,
+            self._drawing(shown.timeline, title, self._also(report)) as shown_report,
         ):
             if isinstance(report, progress.Picture):
                 self.aside = report.clear
             yield shown_report
+
+    def _drawing(
+        self, path: Path | None, title: str, report: Report
+    ) -> AbstractContextManager[Report]:
+        """Yield a `Report` that also draws the run to ``path``, if there is one."""
+        if path is None:
+            return nullcontext(report)
+        from hyperpod_eks.terminal.timeline import drawing  # noqa: PLC0415  rarely needed
+
+        return drawing(path, title, report, self.warn)
 
     def _configure(self, options: Output) -> None:
         if isinstance(options, Place):

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from hyperpod_eks.aws.errors import ErrorKind, renewal
 from hyperpod_eks.errors import Capacity, Denied, Foreign, HyperpodError, KnownCause, Remains
-from hyperpod_eks.policy import authorization
 from hyperpod_eks.resources.base import Resource
 from hyperpod_eks.resources.compare import Observation
 from hyperpod_eks.terminal.text import shortened
@@ -34,8 +33,10 @@ def explained(
         case ErrorKind.EXPIRED:
             return Denied(message, renewal(message))
         case ErrorKind.DENIED:
-            cure = authorization.cure(error) or "Allow the action for your identity."
-            return Denied(message, f"{cure}\n{again}")
+            from hyperpod_eks.policy.authorization import cure  # noqa: PLC0415  only for errors
+
+            advice = cure(error) or "Allow the action for your identity."
+            return Denied(message, f"{advice}\n{again}")
         case ErrorKind.CAPACITY:
             return Capacity(message, f"Request more under Service Quotas, or free some. {again}")
         case ErrorKind.DEPENDENCY:

@@ -22,7 +22,6 @@ from hyperpod_eks.errors import HyperpodError, Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.helm import chart
 from hyperpod_eks.helm import release as helm
-from hyperpod_eks.helm.images import replace_fixed
 from hyperpod_eks.helm.program import Helm, find_helm
 from hyperpod_eks.helm.remote import Remote
 from hyperpod_eks.kube import client as kube
@@ -199,6 +198,8 @@ class Release(Resource):
         with tempfile.TemporaryDirectory(prefix="hyperpod-eks-") as folder:
             source = self._source(Path(folder), program)
             staged = chart.stage(source, Path(folder), values, program)
+            from hyperpod_eks.helm.images import replace_fixed  # noqa: PLC0415  only to install
+
             replace_fixed(staged, dict(self.images))
             yield staged
 

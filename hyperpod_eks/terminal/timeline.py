@@ -62,17 +62,12 @@ class Timeline:
 
 
 @contextmanager
-def drawing(
-    path: Path | None, title: str, tell: Report, warn: Callable[[str], None]
-) -> Iterator[Report]:
+def drawing(path: Path, title: str, tell: Report, warn: Callable[[str], None]) -> Iterator[Report]:
     """Yield a `Report` that passes events to ``tell``; write the picture when the run ends.
 
-    Without a path, yield ``tell`` itself.  Raises Usage if the folder does not exist, or if the
-    path is not a regular file.  An error while writing the picture becomes a warning.
+    Raises Usage if the folder does not exist, or if the path is not a regular file.  An error while
+    writing the picture becomes a warning.
     """
-    if path is None:
-        yield tell
-        return
     _check_writable(path)
     timeline = Timeline(tell)
     try:

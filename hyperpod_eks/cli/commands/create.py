@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, cast
 
 from hyperpod_eks.cli import options as shared
@@ -20,6 +20,7 @@ from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
     from hyperpod_eks.aws.prices import Cost
+    from hyperpod_eks.aws.snapshot import Snapshot
     from hyperpod_eks.cli.opening import Opened
     from hyperpod_eks.cli.recorder import Recorder
     from hyperpod_eks.cli.schemas.runs import Created, Plan, Tested
@@ -181,12 +182,13 @@ def _before_first_change(
     """
     from hyperpod_eks.engine import plan as plans
     from hyperpod_eks.helm import runner
-    from hyperpod_eks.preflight.cluster import require_folders
     from hyperpod_eks.workers import start
 
     check = _checks(at, options, own.helm)
 
     def begin(observations: list[Observation]) -> None:
+        from hyperpod_eks.preflight.cluster import require_folders
+
         require_folders(at.config, observations)
         if at.kept_in and not any(x.live for x in observations if x.want.key in CLUSTERS):
             at.context.warn(
@@ -229,6 +231,20 @@ def _checks(
     """Return the preflight checks as a function of observations; it raises Blocked for errors.
 
     If the manifest is incomplete, their calls to AWS start now, beside the first observation.
+    Otherwise they are prepared when something is missing after all.
+    """
+    prepared = cache(partial(_prepared, at, options, helm, at.context.first_snapshot))
+    if options.skip or not at.manifest.complete:
+        prepared()
+    return lambda observations: _check(*prepared(), observations)
+
+
+def _prepared(
+    at: Opened, options: shared.Change, helm: str | None, snapshot: Snapshot | None
+) -> tuple[Facts, frozenset[str]]:
+    """Return what the checks need, and which are skipped; start calls that are surely needed.
+
+    Raises Usage for a check that does not exist.
     """
     from hyperpod_eks import workers
     from hyperpod_eks.preflight import account
@@ -244,7 +260,7 @@ def _checks(
         at.config,
         at.resolved,
         manifest=at.manifest,
-        first_snapshot=at.context.first_snapshot,
+        first_snapshot=snapshot,
         replace_failed=at.context.replace_failed,
         helm=helm,
         called=called(at.resolved.name, options),
@@ -253,7 +269,7 @@ def _checks(
         account.begin(facts, skipped)
         if "chart-download" not in skipped:
             workers.start_all([partial(list, chart_download(facts))])
-    return partial(_check, facts, skipped)
+    return facts, skipped
 
 
 def _check(facts: Facts, skipped: Collection[str], observations: list[Observation]) -> None:
