@@ -115,25 +115,31 @@ class Apply(Reconciler):
             Destroy([want for want in gone if want.key in seen], self.context).run()
 
     def _advance(self) -> None:
-        """Review what was sent while all remaining resources only need waiting."""
-        if all(self._begun(task) for task in self.open.values()):
-            self._review()
+        """Review what was sent while all remaining resources only need waiting.
+
+        The last create is one of them: the reviews are under way when it is answered.
+        """
         super()._advance()
+        if all(self._begun(task) for task in self.open.values()) and self._review():
+            super()._advance()
 
     def _begun(self, task: Task) -> bool:
         return is_there(task) or task.at_work == "create" or task.want.is_awaited
 
-    def _review(self) -> None:
-        """Observe again the resources with facts that AWS has accepted but not described yet.
+    def _review(self) -> bool:
+        """Open the resources with facts that AWS has accepted but not described yet, if any.
 
         Changes by others can be detected only in facts that AWS has once described as sent.
         No resource waits for a review; all are reviewed together, since they share list calls.
         """
+        opened = False
         for key, live in self.lives.items():
             task = self.tasks[key]
             if key not in self.open and live.shown is not None and self._undescribed(task):
                 task.observation, task.seen, task.due, task.looks = None, -math.inf, self.now, 0
                 self.open[key] = task
+                opened = True
+        return opened
 
     def _undescribed(self, task: Task) -> frozenset[str]:
         """Return the names of the facts that were sent and that AWS has not described since."""
