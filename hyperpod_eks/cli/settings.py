@@ -53,13 +53,17 @@ def settings(
         name, place = (loaded.name, place) if loaded else _named(place)
         store = store_for(place, name, loaded.state if loaded else "")
         again = called(name, place, file=False)
+        remembered: tuple[JsonObject, Config] | None = None  # read before the lock was taken
         if not (loaded or broken):  # an invalid name must fail before a lock file is created
-            config_of(place, read(store, name, again=again), files=False, lenient=lenient)
+            before = read(store, name, again=again)
+            remembered = before.config, config_of(place, before, files, lenient=lenient)
         patience = place.lock_timeout if isinstance(place, Lock) else 0.0
         with store.locked(patience) if write else nullcontext():
             manifest = read(store, name, broken=broken, again=again)
             if loaded:
                 yield _on_stand_in(loaded) if place.local else loaded, manifest
+            elif remembered and remembered[0] == manifest.config:
+                yield remembered[1], manifest
             else:
                 yield config_of(place, manifest, files, lenient=lenient), manifest
 
