@@ -22,8 +22,6 @@ from typing import Any, NamedTuple
 
 import boto3
 import pytest
-from botocore.handlers import BUILTIN_HANDLERS
-from botocore.session import Session
 
 from hyperpod_eks.aws import session as aws_session
 from hyperpod_eks.local import CHART
@@ -533,11 +531,3 @@ def test_attempts_and_mode_of_retries_are_the_users(someone: Someone) -> None:
     assert retries() == {"mode": "standard", "total_max_attempts": 9}
     someone.has({"AWS_MAX_ATTEMPTS": "2", "AWS_RETRY_MODE": "adaptive"})
     assert retries() == {"mode": "adaptive", "total_max_attempts": 2}
-
-
-def test_calls_meet_all_handlers_of_botocore_but_those_of_its_documentation() -> None:
-    core: Any = aws_session._core(None)
-    ours, theirs = core.get_component("event_emitter"), Session().get_component("event_emitter")
-    for name, handler, *_ in BUILTIN_HANDLERS:
-        called = ours._emitter._handlers.prefix_search(theirs._alias_event_name(name))
-        assert (handler in called) is not name.startswith("docs."), name

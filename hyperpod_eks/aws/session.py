@@ -67,7 +67,11 @@ def session(region: str | None, profile: str | None, ask: Ask = getpass.getpass)
     """
     core = _core(profile)
     attach(core)
-    core.get_component("event_emitter").register_first("needs-retry", give_up)
+    emitter = core.get_component("event_emitter")
+    emitter.register_first("needs-retry", give_up)
+    # a call has fifteen events, and botocore compares each with the former names of 65 services:
+    # 0.3 ms a call.  Its own handlers are registered by now, and nobody here uses those names
+    emitter._event_aliases = {}
     core.register_component("data_loader", loader())  # shares the models that the config has read
     core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_moment)
     with _configuration(core):
@@ -230,32 +234,10 @@ def _core(profile: str | None) -> Session:
     from botocore.config import Config  # noqa: PLC0415  botocore costs 0.15 s
     from botocore.session import Session  # noqa: PLC0415
 
-    core = Session(profile=profile, include_builtin_handlers=False)
-    _add_handlers(core.get_component("event_emitter"))
+    core = Session(profile=profile)
     # of the clients that botocore creates to log in
     core.set_default_client_config(Config(connect_timeout=CONNECT, read_timeout=ANSWER))
     return core
-
-
-def _add_handlers(emitter: Any) -> None:  # the stubs lack `_event_aliases`
-    """Register botocore's handlers, except those that write its documentation.
-
-    botocore compares the name of each event with the former names of 65 services, 0.3 ms for the
-    events of a call, and copies all handlers for each client.  Nobody here uses former names but
-    these handlers, and each part of their names is looked up once.
-    """
-    from botocore import handlers  # noqa: PLC0415  botocore costs 0.15 s
-    from botocore.utils import EVENT_ALIASES  # noqa: PLC0415  the same
-
-    emitter._event_aliases = {}
-    places = {
-        handlers.REGISTER_FIRST: emitter.register_first,
-        handlers.REGISTER_LAST: emitter.register_last,
-    }
-    for name, handler, *place in handlers.BUILTIN_HANDLERS:
-        if not name.startswith("docs."):
-            register = places[place[0]] if place else emitter.register
-            register(".".join(EVENT_ALIASES.get(part, part) for part in name.split(".")), handler)
 
 
 @contextmanager
