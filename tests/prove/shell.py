@@ -42,8 +42,8 @@ class KillAt(Fault):
         self.nth -= 1
         if self.nth:
             return False
+        self.hit = True  # before the kill: whoever waits for the process looks at once
         os.kill(self.victim(), signal.SIGKILL)
-        self.hit = True
         return True
 
 
