@@ -105,7 +105,7 @@ def test_an_option_whose_variable_is_not_set_is_not_left_out(user: User, option:
     in_words(said, 2)
     assert f"{option}" in said.err
     assert "it is empty; pass a value, or omit the option" in said.err
-    assert user.stack.calls == []
+    assert user.mutations() == []
 
 
 def test_commands_that_read_no_config_say_that_a_region_is_missing(
@@ -118,7 +118,7 @@ def test_commands_that_read_no_config_say_that_a_region_is_missing(
         in_words(said, 2)
         assert "no AWS region" in said.err
         assert "--region us-west-2" in said.err
-    assert user.stack.calls == []
+    assert user.mutations() == []
 
 
 def test_half_a_character_is_valid_json(user: User) -> None:

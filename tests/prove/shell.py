@@ -132,8 +132,10 @@ class Shell:
     def held_at(self, **delays: float) -> Iterator[None]:
         """Change delays, for example to `FOREVER`, while the context is open."""
         self.stack.sim.delays = replace(SLOWLY, **delays)
-        yield
-        self.stack.sim.delays = SLOWLY
+        try:
+            yield
+        finally:
+            self.stack.sim.delays = SLOWLY
 
     def until(self, call: str) -> None:
         """Wait until a call has been made: ``ec2:CreateVpc``."""
@@ -161,6 +163,8 @@ def running(stack: Stack) -> Iterator[None]:
 
     thread = threading.Thread(target=tick)
     thread.start()
-    yield
-    over.set()
-    thread.join()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

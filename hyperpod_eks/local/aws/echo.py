@@ -132,13 +132,16 @@ class _Alteration:
 
     def _odd(self, value: Any, shape: Any, path: str, dice: random.Random) -> Any:
         """Describe a value otherwise."""
+        text = isinstance(value, str) and not value.startswith(
+            "{"
+        )  # case matters in JSON (RFC 8259)
         empty: Any = {} if isinstance(value, dict) else [] if isinstance(value, list) else ""
         fitting = {
             "left out": _LEFT_OUT,
             "null": None,
             "empty": empty,
             "reordered": value[::-1] if isinstance(value, list) else _LEFT_OUT,
-            "other case": value.swapcase() if isinstance(value, str) else _LEFT_OUT,
+            "other case": value.swapcase() if text else _LEFT_OUT,
         }
         if isinstance(value, bool | int | float) or (self._echo.truthful and empty != ""):
             del fitting["empty"]

@@ -370,6 +370,19 @@ _LISTS: Mapping[tuple[str, str], Members] = {
     ),
     ("elb", "DescribeTags"): _rows("TagDescriptions", "LoadBalancerName", "Tags"),
     ("iam", "GetAccountSummary"): _whole("SummaryMap"),
+    ("amp", "DescribeWorkspace"): Members(
+        kept={
+            "which it is, how it is, and whose": (
+                "workspace",
+                *(f"workspace.{n}" for n in ("workspaceId", "arn", "status", "createdAt", "tags")),
+                "workspace.prometheusEndpoint",
+            )
+        },
+        echoes={"CreateWorkspace": ("workspace.alias", "workspace.kmsKeyArn")},
+    ),
+    ("amp", "ListWorkspaces"): _rows(
+        "workspaces", "workspaceId", "arn", "status", "createdAt", "tags"
+    ),
     ("iam", "GetOpenIDConnectProvider"): _whole("Url", "ClientIDList", "Tags"),
     ("iam", "ListOpenIDConnectProviders"): _rows("OpenIDConnectProviderList", "Arn"),
     ("iam", "ListOpenIDConnectProviderTags"): _whole("Tags"),
