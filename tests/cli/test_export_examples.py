@@ -51,7 +51,8 @@ def test_an_example_is_exported_whole(
     assert json.loads(template.read_text())["Resources"]
     if request.node.get_closest_marker("prove"):  # it takes seconds
         done = subprocess.run(
-            [CFN_LINT, "--regions", "us-west-2", "--", template],
+            # in its schemas, of 2026-10-20, this region has every type that is exported
+            [CFN_LINT, "--regions", "us-east-1", "--", template],
             capture_output=True,
             text=True,
             check=False,
