@@ -15,21 +15,14 @@ def case(scenario: str, kind: str, what: str, ending: str, nth: int = 1) -> Case
 
 
 SAMPLE = {
-    "iam": [
-        case("create", "after", "iam:CreateRole", "flooded"),
-    ],
     "network": [
         case("create", "after", "ec2:CreateVpc", "resume"),
-        case("delete", "after", "ec2:DeleteNatGateway", "flooded"),
     ],
     "s3": [
         case("create", "after", "s3:PutObject", "delete"),
     ],
     "eks": [
         case("delete", "after", "eks:DeleteCluster", "resume"),
-    ],
-    "roles for pods": [
-        case("roles for pods", "after", "iam:CreateRole", "resume"),
     ],
     "helm": [
         case("a chart more", "helm", "end", "resume"),
@@ -44,33 +37,46 @@ SAMPLE = {
     "storage": [
         case("delete with its data", "after", "fsx:DeleteFileSystem", "resume"),
     ],
-    "metrics and logs": [
-        case("logs instead of metrics", "after", "eks:DeleteAddon", "flooded"),
-        case("delete with logs", "after", "cloudwatch-logs:DeleteLogGroup", "killed again"),
-    ],
-    "node pools": [
-        case("a node pool", "after", "sagemaker:UpdateCluster", "resume"),
-    ],
     "teams": [
-        case("teams", "after", "sagemaker:CreateComputeQuota", "resume"),
         case("delete with teams", "after", "sagemaker:DeleteClusterSchedulerConfig", "flooded"),
     ],
     "test": [
         case("test", "after", "POST mpijobs", "create"),
-    ],
-    "waits": [
-        case("create", "wait", "tick", "resume", 12),
     ],
     "state in S3": [
         case("create, state in S3", "after", "iam:AttachRolePolicy", "suspended", 2),
     ],
 }
 MORE = {
-    "addons": [
-        case("create", "after", "eks:CreateAddon", "delete"),
+    "iam": [
+        case("create", "after", "iam:CreateRole", "flooded"),
+    ],
+    "network": [
+        case("delete", "after", "ec2:DeleteNatGateway", "flooded"),
     ],
     "roles for pods": [
+        case("roles for pods", "after", "iam:CreateRole", "resume"),
         case("roles for pods", "after", "eks:CreatePodIdentityAssociation", "flooded"),
+    ],
+    "metrics and logs": [
+        case("logs instead of metrics", "after", "eks:DeleteAddon", "flooded"),
+        case("delete with logs", "after", "cloudwatch-logs:DeleteLogGroup", "killed again"),
+        case("metrics", "after", "amp:CreateWorkspace", "resume"),
+    ],
+    "node pools": [
+        case("a node pool", "after", "sagemaker:UpdateCluster", "resume"),
+        case("delete with a node pool", "after", "sagemaker:DeleteCluster", "flooded"),
+    ],
+    "teams": [
+        case("teams", "after", "sagemaker:CreateComputeQuota", "resume"),
+        case("teams", "after", "sagemaker:CreateClusterSchedulerConfig", "flooded"),
+        case("a team less", "after", "sagemaker:DeleteComputeQuota", "resume"),
+    ],
+    "waits": [
+        case("create", "wait", "tick", "resume", 12),
+    ],
+    "addons": [
+        case("create", "after", "eks:CreateAddon", "delete"),
     ],
     "helm": [
         case("create", "helm", "start upgrade", "resume"),
@@ -87,16 +93,6 @@ MORE = {
         case("inference", "before", "s3:CreateBucket", "resume"),
         case("delete with certificates", "after", "s3:DeleteObjects", "resume"),
         case("inference less", "after", "iam:DeleteOpenIDConnectProvider", "flooded"),
-    ],
-    "node pools": [
-        case("delete with a node pool", "after", "sagemaker:DeleteCluster", "flooded"),
-    ],
-    "metrics and logs": [
-        case("metrics", "after", "amp:CreateWorkspace", "resume"),
-    ],
-    "teams": [
-        case("teams", "after", "sagemaker:CreateClusterSchedulerConfig", "flooded"),
-        case("a team less", "after", "sagemaker:DeleteComputeQuota", "resume"),
     ],
     "the claim": [
         case("create", "after", "s3:PutObject", "resume"),
