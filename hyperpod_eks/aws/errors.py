@@ -282,8 +282,16 @@ def lacks_room(words: str) -> bool:
     True
     >>> lacks_room("Lifecycle scripts did not run successfully")
     False
+    >>> lacks_room("The compute quota team-a has an unknown instance type")
+    False
     """
-    return bool(re.search(r"(?i)\bcapacity\b|\bquota|limit ?exceeded|service limit", words))
+    return bool(re.search(_NO_ROOM, words, re.IGNORECASE))
+
+
+_NO_ROOM = (
+    r"\bcapacity\b|limit ?exceeded|service[ -]?(level )?(limit|quota)"
+    r"|quota ?exceeded|exceed.*\bquotas?\b|\bquotas?\b.*exceed"
+)
 
 
 CLOCK = (

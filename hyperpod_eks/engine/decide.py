@@ -137,6 +137,11 @@ IN_USE = (
     " or delete it by hand if nothing in it is needed, then run the same command again."
 )
 """What to do about a failed cluster in which people may work."""
+MAY_HOLD_DATA = (
+    "It may hold data, so it is never replaced: delete it by hand if it holds none, then run the"
+    " same command again."
+)
+"""What to do about a failed resource of a kind that holds data."""
 
 
 def _decide_failed(want: Resource, live: Live, given: Circumstances) -> Decision:
@@ -150,8 +155,7 @@ def _decide_failed(want: Resource, live: Live, given: Circumstances) -> Decision
     if given.may_hold_data:
         error = HyperpodError(
             f"{key} ({live.id}) has failed: {why}",
-            "It may hold data, so it is never replaced: delete it by hand if it holds none, then"
-            " run the same command again.",
+            MAY_HOLD_DATA,
         )
         return Decision(Action.REFUSE, f"it has failed, and may hold data: {why}", error=error)
     if given.may_be_in_use and live.state is State.FAILED:

@@ -15,7 +15,7 @@ from hyperpod_eks.aws.transport import ca_bundle
 from hyperpod_eks.config.lifecycle import check_folder, check_lifecycle, find_chart, is_elsewhere
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.documents import Json
-from hyperpod_eks.engine.decide import FAILED_IN_USE, FINAL, IN_USE
+from hyperpod_eks.engine.decide import FAILED_IN_USE, FINAL, IN_USE, MAY_HOLD_DATA
 from hyperpod_eks.errors import HyperpodError, Usage
 from hyperpod_eks.helm import chart as charts
 from hyperpod_eks.helm import devices as chart_devices
@@ -127,18 +127,17 @@ def failed(facts: Facts) -> Iterator[Finding]:
     for key, observation in facts.observations.items():
         if observation.status is not Status.FAILED or not observation.live:
             continue
-        id_, adopted = observation.live.id, bool(facts.adopted(key))
+        want, id_, adopted = observation.want, observation.live.id, bool(facts.adopted(key))
+        was_never_ready = facts.manifest and facts.manifest.was_never_ready(key, id_)
         fix = f"Remove the cause, then: {facts.command('create')} --replace-failed"
         cause, replaceable = FINAL.get(key), False
         if adopted:
             fix, cause = "Adopted resources are never replaced: repair it.", None
         elif facts.replace_failed or observation.live.holds_nothing:
             continue
-        elif (
-            observation.want.inhabited
-            and observation.live.state is State.FAILED
-            and not (facts.manifest and facts.manifest.was_never_ready(key, id_))
-        ):
+        elif want.data and not was_never_ready:
+            fix = MAY_HOLD_DATA
+        elif want.inhabited and observation.live.state is State.FAILED and not was_never_ready:
             fix, cause = IN_USE, FAILED_IN_USE
         else:
             replaceable = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from hyperpod_eks import workers
 from hyperpod_eks.documents import JsonMapping, JsonObject
 from hyperpod_eks.errors import HyperpodError, KnownCause
 from hyperpod_eks.kube import jobs, objects
-from hyperpod_eks.kube.client import part, parts, text
+from hyperpod_eks.kube.client import KubeNotReady, part, parts, text
 from hyperpod_eks.kube.workloads import reasons
 from hyperpod_eks.smoke.inputs import Facts, Finding, Outcome, Skipped
 from hyperpod_eks.smoke.job import PROBE, WAIT, Refused, labels, once, read_job, run_job, template
@@ -147,13 +148,16 @@ def missing_accounts(facts: Facts) -> list[str]:
     """Return the service accounts with a role, as NAMESPACE/NAME, that do not exist yet.
 
     Pods that name one are refused until it does (Kubernetes documentation, "Managing Service
-    Accounts"), whereas EKS associates a role with any name.
+    Accounts"), whereas EKS associates a role with any name.  One that may not be read counts as
+    existing.
     """
 
     def absent(namespace: str, name: str) -> bool:
         kind = objects.Kind("serviceaccounts", namespaced=True)
         one = objects.ObjectReference("v1", "ServiceAccount", namespace, name)
-        return objects.find(facts.access, one, kind) is None
+        with suppress(KubeNotReady):
+            return objects.find(facts.access, one, kind) is None
+        return False  # the creation of its pod will show
 
     def ask() -> list[str]:
         roles = facts.config.pod_identity if facts.config else ()

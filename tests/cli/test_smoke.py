@@ -132,6 +132,12 @@ def test_a_role_may_wait_for_its_service_account(user: User, space: str) -> None
     assert f"no such service account yet: {space}/trainer" in said.out
 
 
+def test_who_may_not_read_service_accounts_may_still_test(user: User) -> None:
+    with fault(user, Fault(403, "Forbidden", "no", path="/serviceaccounts")):
+        said = examined(user, "--level", "2")
+    assert (said.code, found(said)) == (0, {}), said.err
+
+
 def left(user: User) -> list[str]:
     """Return the jobs and their pods that are in the cluster; events of them expire."""
     return [

@@ -403,6 +403,9 @@ def test_one_that_was_ready_is_never_replaced_whatever_has_failed_since(made: Us
     said = made.types(*words)
     assert "It may hold data, so it is never replaced" in said.err
     assert list(files(made)) == [id_]
+    said = made.types("preflight", "-f", "c.yaml", "--chart", str(CHART))
+    assert "It may hold data, so it is never replaced" in said.out
+    assert "--replace-failed" not in said.out
 
 
 @pytest.mark.prove
