@@ -44,6 +44,7 @@ def test_without_an_account_it_refuses_with_one_sentence(what: str) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.prove
 def test_its_short_form_ends_well_on_the_embedded_stack(tmp_path: Path) -> None:
     path = f"{helm('4.3.1')}{os.pathsep}{os.environ['PATH']}"
     done = e2e("run", "--endpoint", "local", PATH=path, E2E_FOLDER=str(tmp_path))

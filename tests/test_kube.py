@@ -373,6 +373,7 @@ def furnished(pki: Pki) -> Iterator[Access]:
 class TestWhatIsMissing:
     """A server omits empty members, or returns null for them."""
 
+    @pytest.mark.sample("nodes", "pending", "secret", "workloads", "releases")
     @pytest.mark.parametrize("reader", READERS)
     def test_every_member_may_be_null_absent_or_empty(
         self, furnished: Access, reader: str, monkeypatch: pytest.MonkeyPatch

@@ -241,8 +241,15 @@ def test_other_kinds_of_proxies_are_refused_in_words(clean: pytest.MonkeyPatch, 
         assert "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("endpoint", ["", "http://127.0.0.1:1", "https://127.0.0.1:1"])
-@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"])
+@pytest.mark.parametrize(
+    ("variable", "endpoint"),
+    [
+        ("HTTPS_PROXY", ""),
+        ("https_proxy", "http://127.0.0.1:1"),
+        ("HTTP_PROXY", "https://127.0.0.1:1"),
+        ("http_proxy", ""),
+    ],
+)
 @pytest.mark.parametrize(
     ("url", "says"),
     [

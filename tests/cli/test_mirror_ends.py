@@ -82,7 +82,7 @@ def emptied(ecr: Any) -> None:
         ecr.delete_repository(repositoryName=one["repositoryName"], force=True)
 
 
-@pytest.mark.parametrize("step", [13, pytest.param(1, marks=pytest.mark.prove)])
+@pytest.mark.parametrize("step", [23, pytest.param(1, marks=pytest.mark.prove)])
 def test_a_mirror_that_ends_at_any_call_is_completed_by_the_next(
     user: User, aws: Clients, step: int
 ) -> None:

@@ -103,7 +103,7 @@ REFUSED: dict[str, tuple[str, str]] = {
 }
 
 
-@pytest.mark.sample("the minimum", "Karpenter")
+@pytest.mark.sample("the minimum")
 @pytest.mark.parametrize("why", REFUSED)
 def test_what_the_config_does_not_allow_is_refused_before(user: User, why: str) -> None:
     text, told = REFUSED[why]

@@ -369,6 +369,7 @@ def test_a_manifest_in_the_bucket_of_another_cluster_is_refused(user: User) -> N
     assert user.mutations() == []
 
 
+@pytest.mark.sample("adopted")
 @pytest.mark.parametrize("adopted", [False, True], ids=["own", "adopted"])
 def test_a_manifest_where_the_cluster_deletes_objects_is_refused(
     user: User, bucket: Any, adopted: bool

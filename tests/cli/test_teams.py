@@ -95,6 +95,7 @@ def older(team: Team) -> Iterator[Team]:
     team.user.mutations()
 
 
+@pytest.mark.sample("create solo --yes", "scale solo worker-group=3 --yes", "preflight solo")
 @pytest.mark.parametrize(
     "words",
     [
