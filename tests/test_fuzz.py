@@ -31,6 +31,7 @@ from hyperpod_eks.errors import Denied, Usage
 from hyperpod_eks.local import CHART
 from hyperpod_eks.state import manifest
 from hyperpod_eks.state.file_store import FileStore
+from tests import published
 from tests.commands import EVERY
 from tests.conftest import Said, User
 
@@ -232,6 +233,7 @@ def answers(user: User, seeds: range, patch: pytest.MonkeyPatch) -> None:
             said = user.types(*words, "--region", "us-west-2", "-o", "json")
         harmless(said, seed, words)
         json.loads(said.out)
+    published.problems()  # AWS would refuse an ARN that its own answer has garbled
 
 
 OFFLINE = (

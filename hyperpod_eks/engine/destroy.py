@@ -45,8 +45,6 @@ class Destroy(Reconciler):
         self.keep = set(keep)
         self.consented = consented
         """Ids of resources with data that the user agreed to delete; other data is kept."""
-        self.holders: dict[str, str] = {}
-        """By the id of a resource, the key of kept data that is in it."""
         self.kept: dict[str, str] = {}
         self.removed: list[str] = []
         self.held: dict[str, list[Blocker]] = {}
@@ -118,28 +116,32 @@ class Destroy(Reconciler):
     def keep_data(self, observations: Iterable[Observation]) -> None:
         """Keep data that nobody agreed to delete, and what it is in, whatever is declared."""
         for observation in observations:
-            if not _has_data(observation) or self.decision(observation).action is not Action.KEEP:
-                continue
-            self.keep.add(observation.want.key)
-            for live in (observation.live, *observation.duplicates):
-                ids = (live.held_by if live else None) or ()
-                self.holders.update(dict.fromkeys(ids, observation.want.key))
+            if _has_data(observation) and self.decision(observation).action is Action.KEEP:
+                self.keep.add(observation.want.key)
 
     def _needed_by(self, observation: Observation) -> str:
         """Return the key of a kept resource that needs this one, "" for none."""
         ids = {x.id for x in (observation.live, *observation.duplicates) if x}
-        if held := next((self.holders[id_] for id_ in ids if id_ in self.holders), ""):
-            return held
+        inside = (key for key in sorted(self.keep) if ids & (self._held_by(key) or set()))
+        if user := next(inside, ""):
+            return user
         whole = observation.want.part_of
         if whole and whole.key in self.keep:
             return whole.key
         kept = (user for user in self.users[observation.want.key] if user in self.keep)
-        return next((user for user in kept if not self._is_elsewhere(user)), "")
+        return next((user for user in kept if self._held_by(user) is None), "")
 
-    def _is_elsewhere(self, user: str) -> bool:
-        """Whether all that a kept resource is in is known, so that its other needs can go."""
-        seen = self.tasks[user].observation if user in self.tasks else None
-        return bool(seen and seen.live and seen.live.held_by is not None and _has_data(seen))
+    def _held_by(self, key: str) -> set[str] | None:
+        """Return the ids of what kept data is in; None if that may be all that it needs."""
+        seen = self.tasks[key].observation if key in self.tasks else None
+        if not (seen and seen.live and _has_data(seen)):
+            return None
+        ids: set[str] = set()
+        for live in (seen.live, *seen.duplicates):
+            if live.held_by is None:
+                return None
+            ids |= live.held_by
+        return ids
 
     def decide(self, task: Task, observation: Observation) -> None:
         """Delete an owned resource that exists; accept absence only when that is safe."""

@@ -527,6 +527,21 @@ def test_the_library_keeps_it_too(made: User) -> None:
     assert files(made) == {}
 
 
+def test_what_it_is_in_is_left_alone_however_long_a_delete_takes(
+    made: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program's first look reads no interfaces, which say where it is; later ones do."""
+    monkeypatch.setattr("hyperpod_eks.engine.loop.FRESH", 0.05)
+    made.stack.sim.faults.append(Fault("eks", "DeleteCluster", kind="delay", seconds=0.3))
+    made.stack.calls.clear()
+    with session_of.connect("c.yaml") as cluster:
+        _, kept = cluster.delete()
+    assert kept["network/private-subnet-usw2-az1"] == "storage/data needs it"
+    (file_system,) = files(made).values()
+    assert set(file_system["SubnetIds"]) <= set(network(made)["Subnets"])
+    assert [call for call in made.stack.calls if call.mutating and call.status >= 400] == []
+
+
 CHANGES: dict[str, Any] = {
     "storage_capacity": 4800,
     "per_unit_storage_throughput": 250,

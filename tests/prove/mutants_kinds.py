@@ -211,7 +211,7 @@ KIND_MUTANTS = (
     Mutant(
         "what kept data is in goes",
         "engine/destroy.py",
-        "self.holders.update(dict.fromkeys(ids, observation.want.key))",
+        "ids |= live.held_by",
         "pass",
         DATA,
         "lost",
