@@ -21,8 +21,8 @@ class Snapshot(Shared):
     """A view of AWS at one moment, shared by all workers: each question is asked once.
 
     With ``counting``, kinds that the preflight counts are listed for the whole region, and ours
-    are selected from that list.  With ``bare``, for a delete, kinds read only which resources
-    exist and who owns them, not their settings.
+    are selected from that list.  With ``bare``, for a delete, kinds read which resources
+    exist, who owns them and whether they hold data, but not their settings.
     """
 
     def __init__(self, aws: Aws, *, counting: bool = False, bare: bool = False) -> None:

@@ -41,10 +41,9 @@ def find_all(
     reconciler: Reconciler, tasks: Iterable[Task]
 ) -> tuple[dict[str, Sequence[Live]], dict[str, Observation]]:
     """Find all resources concurrently; also return, by key, those that cannot be read yet."""
-    snapshot, reconciler.context.first_snapshot = (
-        reconciler.context.first_snapshot or Snapshot(reconciler.aws, bare=reconciler.bare),
-        None,
-    )
+    snapshot, reconciler.context.first_snapshot = reconciler.context.first_snapshot, None
+    if snapshot is None or (reconciler.bare and not snapshot.bare):  # it does not look for data
+        snapshot = Snapshot(reconciler.aws, bare=reconciler.bare)
     found: dict[str, Sequence[Live]] = {}
     unseen: dict[str, Observation] = {}
     looking = {task.want.key: task for task in tasks}

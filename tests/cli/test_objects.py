@@ -17,6 +17,7 @@ from hyperpod_eks.local.kubernetes import Fault
 from hyperpod_eks.resources import eks
 from hyperpod_eks.resources.base import State
 from hyperpod_eks.resources.kubernetes import Object
+from hyperpod_eks.session import connect
 from tests.conftest import User, new_session
 
 BASE = "name: demo\ninstance_groups: [{name: a, instance_type: ml.m5.2xlarge, instance_count: 1}]\n"
@@ -243,6 +244,22 @@ def test_a_claim_or_namespace_whose_volumes_would_go_with_it_is_kept(user: User)
     assert user.types(*CREATE, "--yes").code == 0
     with pytest.raises(Exception, match="404"):
         kubernetes("GET", claim)
+
+
+def test_a_program_keeps_namespaces_with_volumes_too(user: User) -> None:
+    """Whatever it has opened the cluster for: volumes are looked for by a delete alone."""
+    declare(user, OBJECTS)
+    assert user.types(*CREATE).code == 0
+    claims(user, "team-a")
+    path = user.folder / "demo.hyperpod-eks.json"
+    document = json.loads(path.read_text())
+    document["resources"]["eks/cluster"]["origin"] = "adopted"
+    path.write_text(json.dumps(document))
+    with connect("c.yaml") as cluster:
+        others = {want.key for want in cluster.wants} - KEYS
+        _, kept = cluster.delete(frozenset(others))
+    assert kept["kubernetes/namespace:team-a"] == "it holds data; delete --delete-data deletes it"
+    assert kubernetes("GET", "/api/v1/namespaces/team-a")["status"]["phase"] == "Active"
 
 
 def test_a_kind_that_comes_later_is_waited_for(user: User) -> None:
