@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from hyperpod_eks import session
+from hyperpod_eks.aws.tags import CLUSTER, LINEAGE
 from hyperpod_eks.errors import HyperpodError, Usage
 from hyperpod_eks.local import CHART
-from tests.conftest import User
+from tests.conftest import Clients, User
 
 PAGE = Path(__file__).parent.parent / "docs/library.md"
 
@@ -53,6 +54,19 @@ def test_a_protected_cluster_is_not_deleted(user: User) -> None:
         with pytest.raises(Usage, match="is protected"):
             cluster.delete()
     assert user.mutations() == []
+
+
+def test_a_program_that_waits_before_it_deletes_looks_again(
+    user: User, aws: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hyperpod_eks.engine.observe.LONGEST_AGE", 0.0)
+    user.has("demo")
+    (address,) = user.stack.inventory()["us-west-2"]["ec2"]["Addresses"]
+    with session.connect({"name": "demo", "region": "us-west-2"}, purpose=session.DELETE) as it:
+        tags = [{"Key": LINEAGE}, {"Key": CLUSTER}]  # somebody else has taken it over
+        aws.ec2.delete_tags(Resources=[address], Tags=tags)
+        it.delete()
+    assert address in user.stack.inventory()["us-west-2"]["ec2"]["Addresses"]
 
 
 def test_everything_that_is_public_is_there() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,12 @@ class Snapshot(Shared):
         self.aws = aws
         self.counting, self.bare = counting, bare
         self.adopted = aws.adopted
+        self._begun = time.monotonic()
+
+    @property
+    def age(self) -> float:
+        """Seconds since the first question could be asked."""
+        return time.monotonic() - self._begun
 
     def gather(self, first: Callable[[], Any], *rest: Callable[[], Any]) -> list[Any]:
         """Make calls about one resource concurrently, as `workers.gather` does.

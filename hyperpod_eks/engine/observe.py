@@ -15,6 +15,9 @@ from hyperpod_eks.resources.base import Identity, Live, References, Resource, St
 from hyperpod_eks.resources.compare import Observation, Status
 from hyperpod_eks.state.record import RecordState
 
+LONGEST_AGE = 30.0
+"""Seconds after which a look that a session has begun is repeated: a program may have waited."""
+
 
 def observe_all(reconciler: Reconciler, *, data: bool = False) -> list[Observation]:
     """Read all resources concurrently and compare them, each after those that it needs.
@@ -42,7 +45,11 @@ def find_all(
 ) -> tuple[dict[str, Sequence[Live]], dict[str, Observation]]:
     """Find all resources concurrently; also return, by key, those that cannot be read yet."""
     snapshot, reconciler.context.first_snapshot = reconciler.context.first_snapshot, None
-    if snapshot is None or (reconciler.bare and not snapshot.bare):  # it does not look for data
+    if (
+        snapshot is None
+        or snapshot.age > LONGEST_AGE
+        or (reconciler.bare and not snapshot.bare)  # it does not look for data
+    ):
         snapshot = Snapshot(reconciler.aws, bare=reconciler.bare)
     found: dict[str, Sequence[Live]] = {}
     unseen: dict[str, Observation] = {}
