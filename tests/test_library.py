@@ -69,5 +69,15 @@ def test_a_program_that_waits_before_it_deletes_looks_again(
     assert address in user.stack.inventory()["us-west-2"]["ec2"]["Addresses"]
 
 
+def test_settings_are_compared_whatever_a_cluster_was_opened_for(user: User, aws: Clients) -> None:
+    user.has("demo")
+    (vpc,) = aws.ec2.describe_vpcs(Filters=[{"Name": "tag:Name", "Values": ["demo-*"]}])["Vpcs"]
+    aws.ec2.modify_vpc_attribute(VpcId=vpc["VpcId"], EnableDnsHostnames={"Value": False})
+    config = {"name": "demo", "region": "us-west-2", "chart": {"path": str(CHART)}}
+    with session.connect(config, purpose=session.DELETE) as it:
+        found = {each.want.key: str(each.status) for each in it.status()}
+    assert {key for key, status in found.items() if status == "drifted"} == {"network/vpc"}
+
+
 def test_everything_that_is_public_is_there() -> None:
     assert all(hasattr(session, name) for name in session.__all__)

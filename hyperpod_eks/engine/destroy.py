@@ -462,8 +462,8 @@ def verify_deleted(
     since = context.clock.now()
     while True:
         reconciler = Reconciler(chosen, context)
-        context.first_snapshot = Snapshot(context.aws, bare=True)
-        found, unseen = find_all(reconciler, reconciler.tasks.values())
+        snapshot = Snapshot(context.aws, bare=True)
+        found, unseen = find_all(reconciler, reconciler.tasks.values(), snapshot)
         left = {
             key: observation.live.why for key, observation in unseen.items() if observation.live
         }

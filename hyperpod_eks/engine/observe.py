@@ -27,30 +27,29 @@ def observe_all(reconciler: Reconciler, *, data: bool = False) -> list[Observati
     A resource that cannot be read yet counts as busy and is observed again later: the Helm
     release, for one, needs an access entry that may not exist yet.
     """
-    return compare_all(
-        reconciler,
-        *find_all(
-            reconciler,
-            [
-                task
-                for task in reconciler.tasks.values()
-                if not task.want.is_leftover or (data and task.want.data)
-            ],
-        ),
-    )
+    tasks = [
+        task
+        for task in reconciler.tasks.values()
+        if not task.want.is_leftover or (data and task.want.data)
+    ]
+    return compare_all(reconciler, *find_all(reconciler, tasks, _first_look(reconciler)))
+
+
+def _first_look(reconciler: Reconciler) -> Snapshot:
+    """Return the look that the session has begun, or another one if that is old or unfit.
+
+    A delete looks for data, and everything else for settings.
+    """
+    begun, reconciler.context.first_snapshot = reconciler.context.first_snapshot, None
+    if begun and begun.bare is reconciler.bare and begun.age <= LONGEST_AGE:
+        return begun
+    return Snapshot(reconciler.aws, bare=reconciler.bare)
 
 
 def find_all(
-    reconciler: Reconciler, tasks: Iterable[Task]
+    reconciler: Reconciler, tasks: Iterable[Task], snapshot: Snapshot
 ) -> tuple[dict[str, Sequence[Live]], dict[str, Observation]]:
     """Find all resources concurrently; also return, by key, those that cannot be read yet."""
-    snapshot, reconciler.context.first_snapshot = reconciler.context.first_snapshot, None
-    if (
-        snapshot is None
-        or snapshot.age > LONGEST_AGE
-        or (reconciler.bare and not snapshot.bare)  # it does not look for data
-    ):
-        snapshot = Snapshot(reconciler.aws, bare=reconciler.bare)
     found: dict[str, Sequence[Live]] = {}
     unseen: dict[str, Observation] = {}
     looking = {task.want.key: task for task in tasks}
