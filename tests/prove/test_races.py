@@ -86,8 +86,14 @@ class Races:
         return [call for call in self.changes() if DELETES.match(call.partition(":")[2])]
 
     def ids(self) -> dict[str, list[str]]:
+        """Return what exists by kind; EC2 shows a NAT gateway for an hour after its deletion."""
         ec2 = self.stack.inventory()[REGION]["ec2"]
-        return {kind: sorted(things) for kind, things in ec2.items() if "nterface" not in kind}
+        gone = ("deleting", "deleted")
+        return {
+            kind: sorted(id_ for id_, one in things.items() if one.get("State") not in gone)
+            for kind, things in ec2.items()
+            if "nterface" not in kind
+        }
 
     def has_no_plan(self, hand: Hand, words: list[str]) -> None:
         """Check that nothing is to be done for a command's config."""
