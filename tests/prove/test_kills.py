@@ -1,4 +1,4 @@
-"""Kills in each step, before, during and after its changes: a sample of the long proof."""
+"""Kills in most steps, before, during and after their changes: a sample of the long proof."""
 
 from __future__ import annotations
 

@@ -132,9 +132,8 @@ class _Alteration:
 
     def _odd(self, value: Any, shape: Any, path: str, dice: random.Random) -> Any:
         """Describe a value otherwise."""
-        text = isinstance(value, str) and not value.startswith(
-            "{"
-        )  # case matters in JSON (RFC 8259)
+        # case matters in JSON (RFC 8259)
+        text = isinstance(value, str) and not value.startswith("{")
         empty: Any = {} if isinstance(value, dict) else [] if isinstance(value, list) else ""
         fitting = {
             "left out": _LEFT_OUT,
