@@ -16,7 +16,7 @@ import botocore.regions
 import botocore.session
 import botocore.utils
 
-from hyperpod_eks.aws.service_model import loader
+from hyperpod_eks.aws.models import loader
 
 
 def everything() -> None:
@@ -129,18 +129,19 @@ def remember_handlers() -> None:
 
 def remember_models() -> None:
     """Let all sessions, those of tests and moto too, share the models that one has read."""
-    vars(botocore.session)["create_loader"] = lambda *_: loader()
+    vars(botocore.session)["create_loader"] = lambda *_: loader(whole=True)
 
 
 def _once_a_service(make: Callable[..., Any]) -> Callable[..., Any]:
-    made: dict[tuple[str, bool], Any] = {}
+    made: dict[tuple[str, bool, int], Any] = {}
 
     def once(self: Any, service: str, *arguments: Any, **named: Any) -> Any:
         # sessions of hyperpod_eks give clients another base class (`aws._with_answers`)
         ours = "answers" in self._event_emitter._emitter._unique_id_handlers
-        if (service, ours) not in made:
-            made[service, ours] = make(self, service, *arguments, **named)
-        return made[service, ours]
+        key = (service, ours, id(self._loader))  # theirs have fewer operations, too
+        if key not in made:
+            made[key] = make(self, service, *arguments, **named)
+        return made[key]
 
     return once
 

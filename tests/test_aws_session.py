@@ -172,7 +172,8 @@ class Someone(NamedTuple):
             said = self.at.types(*words, "--debug")
         files = [p for p in self.at.folder.parent.rglob("*") if p.is_file() and p != self.config]
         kept = [p.read_text("utf-8", "replace") for p in files if ".aws" not in p.parts]
-        assert "SENT" not in "\n".join([said.out, said.err, *kept, *Watch.files, *Watch.arguments])
+        everything = "\n".join([said.out, said.err, *kept, *Watch.files, *Watch.arguments])
+        assert not re.search(r"(?<![A-Z])SENT", everything)  # botocore's models have PRESENT
         # helm's kubeconfig, which only its user can read, has a token for a quarter of an hour
         assert "k8s-aws-v1." not in "\n".join([*kept, *Watch.arguments])
         return said

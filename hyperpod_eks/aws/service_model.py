@@ -8,26 +8,19 @@ lengths, patterns, enumerations and unions, before anything is sent.
 A *path* names a member as AWS's API reference does, without a mark for lists on the way:
 ``CreateCluster.InstanceGroups.InstanceCount``; ``[]`` at its end is the list's element.
 
-Reading the ``sagemaker`` model takes about 0.07 s, importing ``botocore.loaders`` about 0.1 s,
-once per process; pass `loader` to the session (``register_component("data_loader", loader())``)
-so that boto3 does not read it a second time.
+Only the operations that this tool calls are known of large services (`models.OPERATIONS`).
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from functools import cache, cached_property, lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING
+from functools import lru_cache
 
+from hyperpod_eks.aws.models import loader
 from hyperpod_eks.documents import Json, JsonMapping
-
-if TYPE_CHECKING:
-    from botocore.loaders import Loader
 
 Shape = JsonMapping
 Bounds = tuple[int | None, int | None]
@@ -69,49 +62,8 @@ _WORDS = {
 }
 
 
-@cache
-def loader() -> Loader:
-    """Return the reader of botocore's packaged models, one for the whole process."""
-    import zlib  # noqa: PLC0415
-
-    from botocore.loaders import JSONFileLoader, Loader  # noqa: PLC0415  slow; --help needs none
-    from pydantic_core import from_json  # noqa: PLC0415  the same
-
-    def unpacked(packed: bytes) -> bytes:
-        """Return what gzip has packed, in memory of the size in its last bytes (RFC 1952)."""
-        return zlib.decompress(packed, wbits=31, bufsize=int.from_bytes(packed[-4:], "little"))
-
-    class Plain(JSONFileLoader):
-        """Reads plain dicts, which keep their order too, with pydantic: three times as fast."""
-
-        def load_file(self, file_path: str) -> Json:
-            for suffix, unpack in ((".json", bytes), (".json.gz", unpacked)):
-                if os.path.isfile(file_path + suffix):  # noqa: PTH113  False for an unreadable home
-                    text = unpack(Path(file_path + suffix).read_bytes())
-                    return from_json(text, cache_strings="keys")  # only keys repeat
-            return None
-
-    class Near(Loader):
-        """Finds services by the names of their folders only.
-
-        botocore's own loader lists the folders of all 400 services for each kind of file, which
-        takes as long as creating the clients.  A missing file is an error one step later.
-        """
-
-        @cached_property
-        def folders(self) -> list[str]:
-            # as in botocore: ~/.aws in an unreadable home counts as missing
-            paths = [Path(path) for path in self.search_paths if os.path.isdir(path)]  # noqa: PTH112
-            return [entry.name for path in paths for entry in path.iterdir()]
-
-        def list_available_services(self, type_name: str) -> list[str]:
-            return self.folders
-
-    return Near(file_loader=Plain())
-
-
 def service(name: str) -> Shape:
-    """Return the whole model of a service (``sagemaker``, ``eks``) as botocore packages it."""
+    """Return the model of a service (``sagemaker``, ``eks``) as botocore packages it."""
     found: Shape = loader().load_service_model(name, "service-2")
     return found
 

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyperpod_eks import files
+from hyperpod_eks.aws.models import loader
 from hyperpod_eks.aws.redaction import attach, learn, redacted
-from hyperpod_eks.aws.service_model import loader, region_fault
+from hyperpod_eks.aws.service_model import region_fault
 from hyperpod_eks.aws.transport import (
     CONNECT,
     configured_bundle,
@@ -60,6 +61,8 @@ _ODD = re.compile(r"[^\x21-\x7e]")
 
 def session(region: str | None, profile: str | None, ask: Ask = getpass.getpass) -> boto3.Session:
     """Open the session that all calls use, with its credentials resolved.
+
+    Its clients have the operations that this tool calls (`models.OPERATIONS`).
 
     ``ask`` prompts for an MFA code.  Raises Usage for an unknown profile or region and for an
     invalid setting, Denied for a broken configuration or missing credentials, and botocore's

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from hyperpod_eks.aws.service_model import loader
+from hyperpod_eks.aws.models import loader
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.local.aws.plugin import install, reset
 from hyperpod_eks.local.aws.sim import (
@@ -100,7 +100,7 @@ def _quick_models() -> Iterator[None]:
     """
     session: Any = importlib.import_module("botocore.session")
     create = session.create_loader
-    session.create_loader = lambda *_: loader()
+    session.create_loader = lambda *_: loader(whole=True)
     try:
         yield
     finally:

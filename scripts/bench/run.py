@@ -32,6 +32,8 @@ LONGEST = 600.0
 """Seconds after which a command is ended: the longest needs less than half of them."""
 ANSWER = 60.0
 """Seconds that the backend may take for an answer."""
+OF_A_COMPANY = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_DIR", "SSL_CERT_FILE")
+"""Variables of this machine that name certificates: only what is measured through TLS has some."""
 
 
 @dataclass
@@ -84,7 +86,7 @@ class Backend:
             stderr=(folder / "backend.log").open("ab"),
             text=True,
         )
-        self.environ = dict(os.environ)
+        self.environ = {name: each for name, each in os.environ.items() if name not in OF_A_COMPANY}
         for name, value in self._answer()["environ"].items():
             if value is None:
                 self.environ.pop(name, None)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hyperpod_eks.aws.service_model import service
+from hyperpod_eks.aws.models import loader
 from hyperpod_eks.local.aws.echo import PAGES, Echo
 from hyperpod_eks.local.aws.echo_members import MEMBERS
 from hyperpod_eks.local.stack import Stack
@@ -106,10 +106,15 @@ def test_answers_of_s3_and_of_both_load_balancers_have_further_members(
         assert told > before.keys()
 
 
+def whole(service: str) -> Any:
+    """Return botocore's model of a service."""
+    return loader(whole=True).load_service_model(service, "service-2")
+
+
 def unsorted(call: tuple[str, str]) -> list[str]:
     """Return the members of an answer in no class: neither kept nor echo, nor below such a one."""
     name, operation = call
-    shapes, members = service(name)["shapes"], MEMBERS[call]
+    shapes, members = whole(name)["shapes"], MEMBERS[call]
     named = {*members.reasons, *members.requests}
 
     def below(shape: Any, path: str) -> list[str]:
@@ -126,7 +131,7 @@ def unsorted(call: tuple[str, str]) -> list[str]:
                 found.append(here)
         return found
 
-    output = service(name)["operations"][operation].get("output")
+    output = whole(name)["operations"][operation].get("output")
     return sorted(below(shapes[output["shape"]], "")) if output else []
 
 
@@ -145,8 +150,8 @@ def test_a_member_in_no_class_is_noticed() -> None:
 @pytest.mark.parametrize("call", MEMBERS)
 def test_the_tables_name_members_that_exist(call: tuple[str, str]) -> None:
     name, operation = call
-    shapes = service(name)["shapes"]
-    output = service(name)["operations"][operation]["output"]["shape"]
+    shapes = whole(name)["shapes"]
+    output = whole(name)["operations"][operation]["output"]["shape"]
     members = MEMBERS[call]
     for path in (*members.reasons, *members.requests, *members.unordered, *members.ordered):
         here: Any = shapes[output]

@@ -23,7 +23,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any, NoReturn
 from xml.sax.saxutils import escape, quoteattr
 
-from hyperpod_eks.aws.service_model import loader
+from hyperpod_eks.aws.models import loader
 
 SERVICES = ("ec2", "iam", "s3", "logs", "quotas", "fsx", "amp", "ecr", "eks", "hyperpod")
 
@@ -64,8 +64,10 @@ def remember() -> None:
     remember_names()
     remember_operations()
     models: Any = importlib.import_module("moto.core.loaders")
-    models.Loader.FILE_LOADER_CLASS = type(loader().file_loader)
-    models.Loader.list_available_services = lambda _, kind: loader().list_available_services(kind)
+    models.Loader.FILE_LOADER_CLASS = type(loader(whole=True).file_loader)
+    models.Loader.list_available_services = lambda _, kind: loader(
+        whole=True
+    ).list_available_services(kind)
     rules: Any = importlib.import_module("werkzeug.routing.rules")
     rules.Rule._compile_builder = lambda *_: _no_url  # code that is compiled for each route
     serialize: Any = importlib.import_module("moto.core.serialize")
