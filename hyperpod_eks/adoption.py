@@ -38,13 +38,10 @@ CALLER = "eks/access-caller"
 PROVIDER = "iam/oidc-provider"
 
 
-def adopt(
-    aws: Aws, config: Config, manifest: Manifest, now: float, *, write: bool, used: bool
-) -> None:
-    """Record the resources that ``existing`` names in the manifest, in place of ours.
+def adopt(aws: Aws, config: Config, manifest: Manifest, now: float, *, used: bool) -> None:
+    """Record the resources that ``existing`` names in the manifest in memory, in place of ours.
 
-    Without ``write``, only the manifest in memory changes.  Nothing is changed in AWS.  ``used`` is
-    whether they must be fit for use: a delete needs no provider that lets pods in.
+    ``used`` is whether they must be fit for use: a delete needs no provider that lets pods in.
 
     Raises NotFound for a resource that does not exist, Usage for one that HyperPod cannot use, and
     Foreign if create has already created a resource with the same key; the errors have a setting.
@@ -66,8 +63,6 @@ def adopt(
     for key, id_ in wanted.items():
         if manifest.adopted.get(key) != id_:
             manifest.adopt(key, id_, now)
-    if write:
-        manifest.commit()
 
 
 def _refuse_created(manifest: Manifest, wanted: Mapping[str, str]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from hyperpod_eks import engine
-from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.aws.tags import owner
 from hyperpod_eks.engine import Context
 from hyperpod_eks.errors import Usage
@@ -20,7 +19,7 @@ def refuse_protected(context: Context, resolved: ResolvedConfig) -> None:
 
     HyperPod has no protection: it would be deleted before EKS refuses.
     """
-    snapshot = context.first_snapshot or Snapshot(context.aws)
+    snapshot = context.recent()
     theirs = resolved.eks_is_theirs
     if resolved.config.deletion_protection or any(
         each.get("deletionProtection") and owner(each.get("tags", {})) == context.aws.lineage
@@ -51,7 +50,7 @@ def _eks_stays(context: Context, resolved: ResolvedConfig) -> bool:
     """Whether the EKS cluster is of somebody else: without manifest and config, its tags say so."""
     if "eks/cluster" in context.manifest.adopted:
         return True
-    snapshot = context.first_snapshot or Snapshot(context.aws)
+    snapshot = context.recent()
     name = eks_name(snapshot, resolved.name)
     found = eks.describe(snapshot, name) if name else []
     return any(owner(each.get("tags", {})) != context.aws.lineage for each in found)

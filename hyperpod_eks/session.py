@@ -9,16 +9,18 @@ The command line and the tests use this module, and so can your own programs (do
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from hyperpod_eks import adoption, consent, engine
 from hyperpod_eks.aws.client import Aws
-from hyperpod_eks.aws.failures import absent
+from hyperpod_eks.aws.errors import ErrorKind
+from hyperpod_eks.aws.failures import absent, classify
 from hyperpod_eks.aws.session import session as log_in
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.aws.tags import CLUSTER, tag
@@ -28,14 +30,15 @@ from hyperpod_eks.config.model import Config
 from hyperpod_eks.documents import JsonMapping, JsonObject
 from hyperpod_eks.engine import Context
 from hyperpod_eks.engine.decide import keeps_data
-from hyperpod_eks.engine.plan import Planned
+from hyperpod_eks.engine.plan import Planned, new_administrator
 from hyperpod_eks.engine.plan import plan as plan_create
-from hyperpod_eks.errors import Remains, Usage
+from hyperpod_eks.errors import Denied, HyperpodError, Remains, Unfinished, Usage
 from hyperpod_eks.events import Event
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.helm import chart as charts
 from hyperpod_eks.helm.program import find_helm
 from hyperpod_eks.inventory.untracked import untracked
+from hyperpod_eks.kube.client import import_whole
 from hyperpod_eks.resolve.names import iam_name, lineage
 from hyperpod_eks.resolve.pod_roles import addon_roles, creates_roles
 from hyperpod_eks.resolve.resolved import ResolvedConfig, check_plans, resolve
@@ -50,17 +53,22 @@ from hyperpod_eks.resources.team_use import queues_of
 from hyperpod_eks.stack import ahead, stack
 from hyperpod_eks.state.claim import Claim
 from hyperpod_eks.state.declared import Declarations, Newest
-from hyperpod_eks.state.location import store_of
+from hyperpod_eks.state.location import SCHEME, place_of, store_of
 from hyperpod_eks.state.manifest import Manifest, read
 from hyperpod_eks.state.objects import NO_BUCKET
 from hyperpod_eks.steps.s3 import scripts_prefix
-from hyperpod_eks.terminal.text import clean
+from hyperpod_eks.terminal.text import clean, shortened
 from hyperpod_eks.workers import start
 
 if TYPE_CHECKING:
     import boto3
 
     from hyperpod_eks.preflight.inputs import Finding
+
+P = ParamSpec("P")
+T = TypeVar("T")
+LONGEST = 500
+"""Maximum characters of another program's message in an error."""
 
 __all__ = ["CREATE", "DELETE", "LOOK", "Purpose", "Session", "connect"]
 
@@ -73,8 +81,6 @@ class Purpose:
     """The cluster is compared with its config, whose variable references must be valid."""
     charts: bool = False
     """The chart is rendered, so that its values must be valid."""
-    adopts: bool = False
-    """The resources in ``existing`` are written to the manifest on disk."""
     installs: bool = False
     """Helm may run, and created resources count against quotas."""
     deletes: bool = False
@@ -83,15 +89,70 @@ class Purpose:
     """Nodes and operations are shown."""
     looks_first: bool = True
     """The first observation starts while the config is resolved; not for adopt."""
+    reads: bool = False
+    """`Session.create` and `Session.delete` are refused."""
 
 
-LOOK = Purpose()
-STATUS = Purpose(nodes=True)
-PLAN = Purpose(compares=True, charts=True)
+LOOK = Purpose(reads=True)
+STATUS = Purpose(nodes=True, reads=True)
+PLAN = Purpose(compares=True, charts=True, reads=True)
 CHANGE = Purpose(compares=True)
-CREATE = Purpose(compares=True, charts=True, adopts=True, installs=True)
+CREATE = Purpose(compares=True, charts=True, installs=True)
 DELETE = Purpose(deletes=True)
 ADOPT = Purpose(looks_first=False)
+
+
+def _alone(method: Callable[Concatenate[Session, P], T]) -> Callable[Concatenate[Session, P], T]:
+    """Make a method of `Session` run alone, and raise errors of this package only.
+
+    Two calls at once would take each other's answers.  After a failed call the next one begins
+    without the answers that it left behind.
+    """
+
+    @wraps(method)
+    def run(session: Session, /, *given: P.args, **named: P.kwargs) -> T:
+        if not session.busy.acquire(blocking=False):
+            raise Usage("another call of this session is running", "Wait until it ends.")
+        try:
+            if session.closed:
+                raise Usage("this session is closed", "Call it inside its `with` block.")
+            with own_errors():
+                return method(session, *given, **named)
+        except BaseException:
+            session.context.renew()
+            raise
+        finally:
+            session.busy.release()
+
+    return run
+
+
+@contextmanager
+def own_errors() -> Iterator[None]:
+    """Raise Denied or HyperpodError for the errors of AWS and of the connection to it."""
+    try:
+        yield
+    except HyperpodError:
+        raise
+    except Exception as error:
+        if found := of_aws(error):
+            raise found from error
+        raise
+
+
+def of_aws(error: Exception) -> HyperpodError | None:
+    """Return our error for one of AWS or of the connection to it; None for any other error."""
+    from hyperpod_eks.aws.errors import renewal  # noqa: PLC0415  only an error needs them
+    from hyperpod_eks.aws.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+    from hyperpod_eks.policy import authorization  # noqa: PLC0415
+
+    kind, message = classify(error), shortened(str(error), LONGEST)
+    if kind in (ErrorKind.EXPIRED, ErrorKind.DENIED):
+        return Denied(message, authorization.cure(error) or renewal(str(error)))
+    if kind or isinstance(error, BotoCoreError | ClientError):
+        final = isinstance(error, ClientError) and kind is None  # a repetition would be refused too
+        return HyperpodError(message, "" if final else "Run the same command again.")
+    return None
 
 
 @dataclass
@@ -99,7 +160,9 @@ class Session:
     """One cluster in one account; `connect` opens it.
 
     Methods raise the errors of `hyperpod_eks.errors`.  Only `create` and `delete` change anything
-    in AWS, and the manifest always records what they have done.
+    in AWS, and the manifest always records what they have done.  A session makes one call at a
+    time: `plan`, `preflight`, `create`, `status` and `delete` raise Usage while another one runs,
+    and after the session's end.
     """
 
     config: Config
@@ -118,7 +181,12 @@ class Session:
     """Whether a usable helm was found; a session that expects to install nothing looks for none."""
     before: JsonObject = field(init=False, default_factory=dict)
     """The config that this run's has replaced in the cluster's bucket; {} for none."""
+    busy: threading.Lock = field(init=False, default_factory=threading.Lock)
+    """Held by the method that runs."""
+    closed: bool = field(init=False, default=False)
     _looked: bool = field(init=False, default=False)
+    _retired: bool = field(init=False, default=False)
+    _deletes: bool = field(init=False, default=False)
 
     @property
     def manifest(self) -> Manifest:
@@ -130,14 +198,19 @@ class Session:
         """The clients of the account."""
         return self.context.aws
 
-    def begin(self) -> None:
-        """Adopt the resources that ``existing`` names, instead of creating them.
+    @property
+    def kept_data(self) -> dict[str, str]:
+        """What the last `delete` has kept because it holds data: ids, with the resources' keys."""
+        return {id_: want.key for id_, (want, _) in self.context.kept_data.items()}
 
-        Raises the errors of `adoption.adopt`: NotFound, Usage and Foreign.
+    def begin(self) -> None:
+        """Use the resources that ``existing`` names, instead of creating them.
+
+        Only the manifest in memory changes: what changes the cluster saves it before.  Raises the
+        errors of `adoption.adopt`: NotFound, Usage and Foreign.
         """
-        now, write = self.context.clock.now(), self.purpose.adopts
-        used = self.purpose.compares
-        adoption.adopt(self.aws, self.config, self.manifest, now, write=write, used=used)
+        now, used = self.context.clock.now(), self.purpose.compares
+        adoption.adopt(self.aws, self.config, self.manifest, now, used=used)
 
     def resolve(self, helm: str | None = None) -> None:
         """Resolve the config in the account, and declare the stack.
@@ -181,7 +254,7 @@ class Session:
 
         Raises as `Declarations.keep`.
         """
-        if self.manifest.config and not self.purpose.deletes:
+        if self.manifest.config and not (self.purpose.deletes or self._deletes):
             resolved = self.resolved
             account = "" if "s3/bucket" in resolved.adopted else resolved.identity.account
             kept = Declarations(self.aws, resolved.bucket, account)
@@ -211,50 +284,100 @@ class Session:
         return found
 
     def close(self) -> None:
-        """Let other runs have the cluster."""
-        self.context.close()
+        """Let other runs have the cluster; a call that still runs is stopped, and waited for."""
+        self.closed = True
+        if not self.busy.acquire(blocking=False):
+            self.context.interrupt(Unfinished("the session was closed while this call was running"))
+            self.busy.acquire()
+        try:
+            self.context.close()
+        finally:
+            self.busy.release()
 
+    @_alone
     def plan(self) -> list[Planned]:
         """Return what `create` would do with each resource; change nothing."""
         return plan_create(self.wants, self._context_of_run())[0]
 
+    @_alone
     def preflight(self, skip: Sequence[str] = ()) -> list[Finding]:
         """Return the problems that would stop `create`, the worst first; change nothing."""
-        from hyperpod_eks.preflight import run as preflight_run  # noqa: PLC0415  status needs none
+        from hyperpod_eks.preflight import run as checks  # noqa: PLC0415  status needs none
         from hyperpod_eks.preflight.inputs import Facts  # noqa: PLC0415  the same
 
-        observations = {each.want.key: each for each in self.status()}
+        seen = engine.status(self.wants, self._context_of_run())
+        observations = {each.want.key: each for each in seen}
         facts = Facts(self.aws, self.config, self.resolved, observations, manifest=self.manifest)
-        return preflight_run.run(facts, preflight_run.known(skip))
+        skipped = checks.known(skip)
+        found = [*checks.run(facts, skipped), *checks.about_settings(facts)]
+        return checks.in_order(one for one in found if one.id not in skipped)
 
-    def create(self) -> dict[str, Live]:
+    @_alone
+    def create(self, consent: Callable[[list[str]], None] | None = None) -> dict[str, Live]:
         """Create missing resources and update those that differ; return all resources by key.
 
-        Safe to repeat: it continues where an earlier call stopped.
+        Safe to repeat: it continues where an earlier call stopped.  ``consent`` is called with what
+        the cluster would lose or expose, a line each, before that happens; it raises to refuse.
+        Without it, such a create raises Usage.
         """
+        if self.purpose.reads or self.purpose.deletes:
+            raise Usage("this session is not for creating", "Open it with purpose=CREATE.")
+        if self._retired:  # what ``existing`` names was forgotten with the cluster
+            self.begin()
+            self.resolve()
+            self._retired = False
         check_plans(self.resolved, self.aws)
         self.manifest.config = self.config.document()
+        self.context.consent = consent or self.context.consent
+        self.context.preflight = self._before_first_change
         return engine.create(self.wants, self._context_of_run())
 
+    def _before_first_change(self, observations: list[Observation]) -> None:
+        from hyperpod_eks.preflight.cluster import require_folders  # noqa: PLC0415  create alone
+
+        require_folders(self.config, observations)
+        if line := new_administrator(observations, self.context):
+            self.context.consent([line])
+
+    @_alone
     def status(self) -> list[Observation]:
         """Compare all resources with their declarations; change nothing."""
         return engine.status(self.wants, self._context_of_run())
 
+    @_alone
     def delete(
-        self, keep: frozenset[str] = frozenset(), data: frozenset[str] = frozenset()
+        self, keep: Collection[str] = frozenset(), data: Collection[str] = frozenset()
     ) -> tuple[list[str], dict[str, str]]:
         """Delete all resources of this cluster, and verify that AWS no longer shows them.
 
-        ``keep`` are keys of resources to keep.  File systems and volumes of claims are kept, with
-        what they are in and with the manifest, unless their ids are in ``data``.  In an EKS cluster
-        that stays, what is in a team's namespace now goes with it; what comes into it later stops
-        the delete.  Returns the keys of deleted resources, and the reasons for kept ones by key.
-        Raises Remains for what AWS still shows, and Usage for a protected cluster.
+        ``keep`` are keys of resources to keep: of the network, the bucket and log groups.  File
+        systems and volumes of claims are kept, with what they are in and with the manifest, unless
+        their ids are in ``data``.  In an EKS cluster that stays, what is in a team's namespace now
+        goes with it; what comes into it later stops the delete.  Returns the keys of deleted
+        resources, and the reasons for kept ones by key.  Raises Remains for what AWS still shows,
+        and Usage for a protected cluster, and for a key or an id that cannot be kept or deleted.
         """
-        context = self._context_of_run()
+        if self.purpose.reads:
+            raise Usage("this session is only for reading", "Open it with purpose=DELETE.")
+        self._deletes = True
+        try:
+            return self._deleted(_several(keep, "keep"), _several(data, "data"))
+        finally:
+            self._deletes = False
+
+    def _deleted(
+        self, keep: frozenset[str], data: frozenset[str]
+    ) -> tuple[list[str], dict[str, str]]:
+        context = self.context
+        context.first_snapshot = None  # a program may have waited, and somebody protected it
         wants = untracked(self.aws, self.resolved, self.wants)
-        consent.refuse_protected(context, self.resolved)
         every = {want.key: want for want in (*self.manifest.remembered().values(), *wants)}
+        able = {key for key, want in every.items() if want.keep_group}
+        if wrong := sorted(keep - able):
+            raise Usage(
+                f"keep: {', '.join(wrong)} cannot be kept", f"Use {', '.join(sorted(able))}."
+            )
+        consent.refuse_protected(context, self.resolved)
         consent.taken_from_others(every.values(), context, self.resolved)
         removed, kept = engine.delete(wants, context, keep, data)
         left = untracked(self.aws, self.resolved, self.wants)
@@ -273,6 +396,7 @@ class Session:
             if error.reason != NO_BUCKET:  # otherwise somebody has deleted it
                 raise
         self.manifest.retire()
+        self._retired = True
 
     def _leave_adopted_bucket(self) -> None:
         claim = self.context.claim
@@ -418,39 +542,70 @@ def _refuse_others_bucket(aws: Aws, manifest: Manifest) -> None:
             )
 
 
+def _several(names: Collection[str], argument: str) -> frozenset[str]:
+    """Return names as a set.  Raises Usage for a text, which is a collection of letters."""
+    if isinstance(names, str):
+        raise Usage(f"{argument}: {names!r} is a text", f"Pass a set: {{{names!r}}}.")
+    return frozenset(names)
+
+
 @contextmanager
 def connect(
-    config: str | JsonMapping,
+    config: str | Path | JsonMapping,
     *,
     purpose: Purpose = CREATE,
     manifest: Path | str | None = None,
     profile: str | None = None,
     account: boto3.Session | None = None,
     report: Callable[[Event], None] = lambda event: None,
+    warn: Callable[[str], None] = lambda text: None,
     timeout: float | None = None,
+    wait: float = 0.0,
 ) -> Iterator[Session]:
     """Open a cluster, and hold the lock of its manifest while the context is open.
 
     ``config`` is a file's path or its content, ``manifest`` the path or S3 URL of the manifest
-    (default ``./NAME.hyperpod-eks.json``).  ``account`` is a boto3 session that replaces
-    ``profile`` and the AWS configuration.  ``report`` is called with each event; after ``timeout``
-    seconds the session stops waiting for AWS.  Raises Usage, Denied, Locked and NotFound.
+    (default: ``state`` of the config, or ``NAME.hyperpod-eks.json`` in the current folder).
+    ``account`` is a boto3 session that replaces ``profile`` and the AWS configuration; it must have
+    the config's region.  The variables ``HYPERPOD_EKS_*`` of the command line have no effect.
+    ``report`` is called with each event, ``warn`` with each problem that does not stop a run.
+    After ``timeout`` seconds the session stops waiting for AWS; it waits ``wait`` seconds for a run
+    that has locked the cluster.  Raises Usage, Denied, Locked and NotFound.
     """
-    loaded = load(config, {}, os.environ)
-    check_references(loaded)
-    charts.require_valid(loaded.region, loaded.chart.values)
-    opened = account or log_in(loaded.region, profile)
-    place = str(manifest) if manifest else None
-    store = store_of(place, loaded.name, lambda: opened, state=loaded.state)
-    with store.locked():
-        aws = Aws(opened, loaded.name, loaded.tags)
-        context = Context(aws, read(store, loaded.name), report)
-        if timeout:
-            context.deadline = context.clock.now() + timeout
-        found = Session(loaded, context, purpose)
-        found.begin()
-        found.resolve()
+    import_whole()
+    with own_errors():
+        loaded = _loaded(config)
+        opened = account or log_in(loaded.region, profile)
+        if opened.region_name != loaded.region:
+            raise Usage(
+                f"account: its region is {opened.region_name}, and the config's {loaded.region}",
+                f"Pass boto3.Session(region_name={loaded.region!r}).",
+            )
+        place = str(manifest or place_of(loaded.name, loaded.state))
+        if not place.startswith(SCHEME):
+            place = str(Path(place).absolute())  # the program may change its folder
+        store = store_of(place, loaded.name, lambda: opened)
+    with store.locked(wait):
+        with own_errors():
+            aws = Aws(opened, loaded.name, loaded.tags)
+            context = Context(aws, read(store, loaded.name), report, warn=warn)
+            if timeout:
+                context.deadline = context.clock.now() + timeout
+            found = Session(loaded, context, purpose, wait)
+            found.begin()
+            found.resolve()
         try:
             yield found
         finally:
             found.close()
+
+
+def _loaded(config: str | Path | JsonMapping) -> Config:
+    """Read and check a config.  Only what the program passes counts, and no variable of ours."""
+    if not isinstance(config, str | Path | Mapping):
+        raise Usage(f"config: {type(config).__name__} is neither a path nor a mapping")
+    environ = {name: x for name, x in os.environ.items() if not name.startswith("HYPERPOD_EKS_")}
+    loaded = load(str(config) if isinstance(config, Path) else config, {}, environ)
+    check_references(loaded)
+    charts.require_valid(loaded.region, loaded.chart.values)
+    return loaded

@@ -31,7 +31,6 @@ from botocore.client import BaseClient
 from jsonschema import Draft202012Validator
 from referencing import Registry
 
-from hyperpod_eks.aws.client import _Answers
 from hyperpod_eks.aws.published import OLDEST_KUBERNETES
 from hyperpod_eks.aws.service_model import service as model
 from hyperpod_eks.aws.service_model import violations
@@ -166,7 +165,7 @@ def watch() -> None:
     ) -> Any:
         service, operation = self.meta.service_model.service_name, operation_model.name
         # a client of the tool, and a call of the tool: tests send others, and what is wrong
-        if isinstance(self, _Answers) and operation in model(service)["operations"]:
+        if "_make_api_call" in vars(self) and operation in model(service)["operations"]:
             requests.add((service, operation))
             about = f"{service}:{operation} {api_params}"
             if about not in _right:

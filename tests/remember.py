@@ -6,6 +6,7 @@ import inspect
 import os
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import botocore.client
@@ -15,8 +16,9 @@ import botocore.hooks
 import botocore.regions
 import botocore.session
 import botocore.utils
+import pytest
 
-from hyperpod_eks.aws.models import loader
+from hyperpod_eks.aws.models import OPERATIONS, loader
 
 
 def everything() -> None:
@@ -128,17 +130,23 @@ def remember_handlers() -> None:
 
 
 def remember_models() -> None:
-    """Let all sessions, those of tests and moto too, share the models that one has read."""
+    """Let all sessions, those of tests and moto too, share the models that one has read.
+
+    The tool's are read now, and kept in the checkout: else a test would find them in its folder.
+    """
     vars(botocore.session)["create_loader"] = lambda *_: loader(whole=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(Path(__file__).parents[1] / ".cache"))
+        for service in OPERATIONS:
+            loader().load_service_model(service, "service-2")
+        loader().load_data("endpoints")
 
 
 def _once_a_service(make: Callable[..., Any]) -> Callable[..., Any]:
-    made: dict[tuple[str, bool, int], Any] = {}
+    made: dict[tuple[str, int], Any] = {}
 
     def once(self: Any, service: str, *arguments: Any, **named: Any) -> Any:
-        # sessions of hyperpod_eks give clients another base class (`aws._with_answers`)
-        ours = "answers" in self._event_emitter._emitter._unique_id_handlers
-        key = (service, ours, id(self._loader))  # theirs have fewer operations, too
+        key = (service, id(self._loader))  # those of the tool have fewer operations
         if key not in made:
             made[key] = make(self, service, *arguments, **named)
         return made[key]

@@ -9,7 +9,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Hashable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from hyperpod_eks.aws import answers
@@ -25,7 +25,7 @@ from hyperpod_eks.workers import Shared
 
 if TYPE_CHECKING:
     import boto3
-    from botocore.client import ClientMeta
+    from botocore.client import BaseClient
     from botocore.model import OperationModel
     from mypy_boto3_ec2 import EC2Client
     from mypy_boto3_eks import EKSClient
@@ -89,7 +89,6 @@ class Aws:
         self._paces: dict[str, Pace] = {}
         self._shared = Shared()
         self._watch = Watch()
-        session.events.register("creating-client-class", _with_answers, unique_id="answers")
 
     def elsewhere(self, region: str) -> Aws:
         """Return clients for another region; the session is shared, so MFA is asked for once."""
@@ -138,6 +137,8 @@ class Aws:
                     retries=retries,
                 ),
             )
+        # of this client alone: the session may be a program's own
+        made._make_api_call = partial(_answer, made, made._make_api_call)
         made.meta.events.register("after-call", _name_service)
         self._watch.attach(made)
         if not once:  # only the engine repeats single attempts
@@ -307,21 +308,15 @@ class Answer(JsonObject):
         )
 
 
-class _Answers:
-    """Base class of every client: all its methods and pages call `_make_api_call`."""
-
-    meta: ClientMeta
-
-    def _make_api_call(self, name: str, request: JsonMapping) -> Json:
-        call = f"{self.meta.service_model.service_name}:{name}"
-        if name == "HeadBucket" and request.get("Bucket") is None:
-            # botocore answers a redirect with HeadBucket; S3 redirects only requests for buckets
-            raise NoAnswer("S3 is redirected elsewhere for a request that names no bucket")
-        return Answer.of(call, super()._make_api_call(name, request))  # type: ignore[misc]
-
-
-def _with_answers(base_classes: list[type], **_: object) -> None:
-    base_classes.insert(0, _Answers)
+def _answer(
+    client: BaseClient, ask: Callable[[str, JsonMapping], Json], name: str, request: JsonMapping
+) -> Json:
+    """Make a call; all methods and pages of a client come here."""
+    call = f"{client.meta.service_model.service_name}:{name}"
+    if name == "HeadBucket" and request.get("Bucket") is None:
+        # botocore answers a redirect with HeadBucket; S3 redirects only requests for buckets
+        raise NoAnswer("S3 is redirected elsewhere for a request that names no bucket")
+    return Answer.of(call, ask(name, request))
 
 
 def _name_service(parsed: JsonObject, model: OperationModel, **_: object) -> None:

@@ -10,7 +10,7 @@ import click
 
 from hyperpod_eks.cli.console import Console, no_stdout, say
 from hyperpod_eks.cli.signals import Interrupted
-from hyperpod_eks.errors import Exit, HyperpodError
+from hyperpod_eks.errors import Denied, Exit, HyperpodError
 from hyperpod_eks.terminal.text import shortened
 
 COMPLETE = "_HYPERPOD_EKS_COMPLETE"
@@ -110,19 +110,11 @@ def _unforeseen(console: Console, error: Exception) -> int:
 
 def _refused_by_aws(console: Console, error: Exception) -> int | None:
     """Report an error of AWS or of the connection to it; return None for any other error."""
-    from hyperpod_eks.aws.errors import ErrorKind, renewal  # noqa: PLC0415  --help needs none
-    from hyperpod_eks.aws.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
-    from hyperpod_eks.aws.failures import classify  # noqa: PLC0415
-    from hyperpod_eks.policy import authorization  # noqa: PLC0415
+    from hyperpod_eks.session import of_aws  # noqa: PLC0415  --help needs none
 
-    kind, message = classify(error), shortened(str(error), OTHERS)
-    if kind in (ErrorKind.EXPIRED, ErrorKind.DENIED):
-        hint = authorization.cure(error) or renewal(str(error))
-        return console.fail(Exit.DENIED, message, hint, "Denied", error)
-    if kind or isinstance(error, BotoCoreError | ClientError):
-        final = isinstance(error, ClientError) and kind is None  # a repetition would be refused too
-        hint = "" if final else "Run the same command again."
-        return console.fail(Exit.FAILED, message, hint, "Aws", error)
+    if found := of_aws(error):
+        kind = "Denied" if isinstance(found, Denied) else "Aws"
+        return console.fail(found.exit, str(found), found.hint, kind, error)
     return None
 
 

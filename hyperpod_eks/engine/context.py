@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.snapshot import Snapshot
+from hyperpod_eks.errors import Usage
 from hyperpod_eks.events import Report
 from hyperpod_eks.kube.contents import Contents
 from hyperpod_eks.resources.base import Live, Resource
@@ -15,6 +16,19 @@ from hyperpod_eks.resources.compare import Observation
 from hyperpod_eks.state.claim import Claim
 from hyperpod_eks.state.manifest import Manifest
 from hyperpod_eks.workers import Clock, WorkerPool
+
+
+def refuse(lost: list[str]) -> None:
+    """Raise Usage: nobody has agreed to lose anything."""
+    lines = "\n".join(f"  {line}" for line in lost)
+    raise Usage(
+        f"this change removes or exposes something:\n{lines}",
+        "To agree, pass create a function that is called with these lines: consent=print.",
+    )
+
+
+LONGEST_AGE = 30.0
+"""Seconds after which a look that a session has begun is repeated: a program may have waited."""
 
 
 class OutOfDate(Exception):
@@ -31,7 +45,7 @@ class Context:
     clock: Clock = field(default_factory=Clock)
     parallelism: int = 8
     replace_failed: bool = False
-    consent: Callable[[list[str]], None] = lambda lost: None
+    consent: Callable[[list[str]], None] = refuse
     """Called with disruptions before the change that causes them; raises to refuse."""
     preflight: Callable[[list[Observation]], None] = lambda observations: None
     """Called with the first observations, before the first change, if anything is to be created."""
@@ -77,6 +91,11 @@ class Context:
             return 0.0
         return self.clock.now() - max(record.since for record in records)
 
+    def recent(self) -> Snapshot:
+        """Return the look that the session has begun, or a new one if that is old."""
+        begun = self.first_snapshot
+        return begun if begun and begun.age <= LONGEST_AGE else Snapshot(self.aws)
+
     def check(self) -> None:
         """Make sure, before a change, that no other run has taken over.  Raises Locked."""
         self.manifest.store.check()
@@ -100,10 +119,19 @@ class Context:
             if result and result.job is None:
                 raise result.error or AssertionError("an empty interruption")
 
+    def renew(self) -> None:
+        """Forget the calls under way, and what they answer: the run that made them has ended."""
+        self.pool = WorkerPool(self.parallelism, self.clock)
+
     def stop(self, error: BaseException) -> None:
         """Stop from a signal handler: interrupt the loop, or raise here if it is not running."""
-        self.stopped = error
         if self.running:
-            self.pool.interrupt(error)
+            self.interrupt(error)
         else:
+            self.stopped = error
             raise error
+
+    def interrupt(self, error: BaseException) -> None:
+        """Make the loop raise an error, now or when it runs."""
+        self.stopped = error
+        self.pool.interrupt(error)

@@ -8,15 +8,12 @@ from functools import partial
 from hyperpod_eks.aws.errors import ErrorKind
 from hyperpod_eks.aws.failures import classify
 from hyperpod_eks.aws.snapshot import Snapshot
-from hyperpod_eks.engine.context import Context
+from hyperpod_eks.engine.context import LONGEST_AGE, Context
 from hyperpod_eks.engine.loop import Reconciler, Task, observe
 from hyperpod_eks.engine.wording import words_of
 from hyperpod_eks.resources.base import Identity, Live, References, Resource, State
 from hyperpod_eks.resources.compare import Observation, Status
 from hyperpod_eks.state.record import RecordState
-
-LONGEST_AGE = 30.0
-"""Seconds after which a look that a session has begun is repeated: a program may have waited."""
 
 
 def observe_all(reconciler: Reconciler, *, data: bool = False) -> list[Observation]:

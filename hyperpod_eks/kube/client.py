@@ -183,6 +183,12 @@ def warm() -> None:
     _package()
 
 
+def import_whole() -> None:
+    """Import the package with its parents, for a program that may import it at the same time."""
+    with _LOADING:
+        import kubernetes  # noqa: F401, PLC0415
+
+
 @contextmanager
 def _empty(*names: str) -> Iterator[None]:
     """Add empty packages for names that are not imported yet, and remove them afterwards."""

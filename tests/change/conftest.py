@@ -31,7 +31,7 @@ from tests.conftest import changes, known_helm, new_session
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-ADOPTING = Purpose(adopts=True, looks_first=False)
+ADOPTING = Purpose(looks_first=False)
 
 
 class Owner:

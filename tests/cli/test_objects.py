@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from hyperpod_eks import engine
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.errors import HyperpodError
@@ -257,7 +258,7 @@ def test_a_program_keeps_namespaces_with_volumes_too(user: User) -> None:
     path.write_text(json.dumps(document))
     with connect("c.yaml") as cluster:
         others = {want.key for want in cluster.wants} - KEYS
-        _, kept = cluster.delete(frozenset(others))
+        _, kept = engine.delete(cluster.wants, cluster.context, frozenset(others))
     assert kept["kubernetes/namespace:team-a"] == "it holds data; delete --delete-data deletes it"
     assert kubernetes("GET", "/api/v1/namespaces/team-a")["status"]["phase"] == "Active"
 

@@ -20,7 +20,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -617,7 +617,8 @@ class Host:
             aws = self.process.aws = self.aws(self.session)
             report = self.process.events.append
             context = Context(aws, read(store, NAME), report, clock=self.clock, parallelism=0)
-            at = Session(load(data, {}, {}), context, replace(ADOPT, adopts=verb == "create"))
+            context.consent = lambda lost: None
+            at = Session(load(data, {}, {}), context, ADOPT)
             at.patience = patience
             at.begin()
             at.resolve(os.environ.get("HYPERPOD_EKS_HELM"))

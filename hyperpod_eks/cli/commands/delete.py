@@ -111,6 +111,9 @@ def delete(options: Options, report: Report) -> Deleted | DeletePlan | NotCreate
         confirm_delete(at.resolved, [*groups, *stays], data=lost, yes=options.yes)
         if options.yes:  # nobody was asked
             _warn_of(left)
+        else:  # the answer may have taken an hour: look again
+            at.context.first_snapshot = None
+            refuse_protected(at.context, at.resolved)
         at.context.warn = current_console().warn
         removed, kept = _removed(at, named, keys, consented)
         kept_data = _kept_data(at.context.kept_data)

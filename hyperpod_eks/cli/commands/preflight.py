@@ -109,7 +109,7 @@ def _site(
     found: list[Finding] = []
     aws.adopted = manifest.adopted
     try:
-        existing.adopt(aws, config, manifest, 0.0, write=False, used=True)
+        existing.adopt(aws, config, manifest, 0.0, used=True)
         snapshot = Snapshot(aws, counting=True)
         resolved = resolve(aws, config, snapshot)
         same_place(manifest, resolved)
