@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
@@ -20,13 +20,20 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 from hyperpod_eks import adoption, consent, engine
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.errors import ErrorKind
-from hyperpod_eks.aws.failures import absent, classify
+from hyperpod_eks.aws.failures import classify
 from hyperpod_eks.aws.session import session as log_in
 from hyperpod_eks.aws.snapshot import Snapshot
-from hyperpod_eks.aws.tags import CLUSTER, tag
-from hyperpod_eks.config import variables
 from hyperpod_eks.config.load import load
 from hyperpod_eks.config.model import Config
+from hyperpod_eks.consistency import (
+    as_recorded,
+    check_references,
+    refuse_new_for_existing,
+    refuse_others_bucket,
+    refuse_own_bucket,
+    require_known_roles,
+    same_place,
+)
 from hyperpod_eks.documents import JsonMapping, JsonObject
 from hyperpod_eks.engine import Context
 from hyperpod_eks.engine.decide import keeps_data
@@ -39,16 +46,13 @@ from hyperpod_eks.helm import chart as charts
 from hyperpod_eks.helm.program import find_helm
 from hyperpod_eks.inventory.untracked import untracked
 from hyperpod_eks.kube.client import import_whole
-from hyperpod_eks.resolve.names import iam_name, lineage
-from hyperpod_eks.resolve.pod_roles import addon_roles, creates_roles
+from hyperpod_eks.resolve.names import iam_name
 from hyperpod_eks.resolve.resolved import ResolvedConfig, check_plans, resolve
-from hyperpod_eks.resources.addon import PodIdentity
 from hyperpod_eks.resources.base import Live, Resource
 from hyperpod_eks.resources.compare import Observation
 from hyperpod_eks.resources.governance import ComputeQuota
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
-from hyperpod_eks.resources.iam import Role
-from hyperpod_eks.resources.s3 import OWN, claim_key, empty, own_prefix
+from hyperpod_eks.resources.s3 import claim_key, empty, own_prefix
 from hyperpod_eks.resources.team_use import queues_of
 from hyperpod_eks.stack import ahead, stack
 from hyperpod_eks.state.claim import Claim
@@ -56,8 +60,7 @@ from hyperpod_eks.state.declared import Declarations, Newest
 from hyperpod_eks.state.location import SCHEME, place_of, store_of
 from hyperpod_eks.state.manifest import Manifest, read
 from hyperpod_eks.state.objects import NO_BUCKET
-from hyperpod_eks.steps.s3 import scripts_prefix
-from hyperpod_eks.terminal.text import clean, shortened
+from hyperpod_eks.terminal.text import shortened
 from hyperpod_eks.workers import start
 
 if TYPE_CHECKING:
@@ -237,8 +240,8 @@ class Session:
         else:
             self.resolved = resolve(self.aws, self.config)
         same_place(self.manifest, self.resolved)
-        _refuse_own_bucket(self.manifest, self.resolved)
-        _refuse_others_bucket(self.aws, self.manifest)
+        refuse_own_bucket(self.manifest, self.resolved)
+        refuse_others_bucket(self.aws, self.manifest)
         self.context.claim = Claim(self.aws, self.resolved.bucket, self.manifest, self.patience)
         self.aws.claimed = self.resolved.bucket
         self.context.declare = self.declare
@@ -246,7 +249,7 @@ class Session:
         self.resolved = as_recorded(self.manifest, self.resolved)
         if purpose.compares:
             require_known_roles(self.manifest, self.resolved)
-            _refuse_new_for_existing(self.manifest, self.config)
+            refuse_new_for_existing(self.manifest, self.config)
         self.wants = stack(self.resolved, helm)
 
     def declare(self) -> None:
@@ -414,132 +417,6 @@ class Session:
             self.context.first_snapshot = None
         self._looked = True
         return self.context
-
-
-def check_references(config: Config) -> None:
-    """Raise Usage for a reference to an environment variable that is not set."""
-    variables.resolved(config.chart.values, "chart.values")
-    for name, each in config.charts.items():
-        variables.resolved(each.values, f"charts.{name}.values")
-    for name, addon in config.addons.items():
-        variables.resolved(addon.configuration_values, f"addons.{name}.configuration_values")
-    for index, document in enumerate(config.objects):
-        variables.resolved(document, f"objects[{index}]")
-
-
-def as_recorded(manifest: Manifest, resolved: ResolvedConfig) -> ResolvedConfig:
-    """Keep the way in which the associations of each add-on were created.
-
-    EKS refuses a second association of a service account, and what it says is about the version
-    that a new add-on would get.
-    """
-    addons = dict(resolved.addons)
-    for name, answer in resolved.addons.items():
-        separate, inline = _recorded_roles(manifest, name)
-        if separate or inline:
-            addons[name] = replace(answer, standalone=bool(separate))
-    return replace(resolved, addons=addons)
-
-
-def _recorded_roles(manifest: Manifest, addon: str) -> tuple[set[str], set[str]]:
-    """Return the recorded roles of an add-on: of separate associations, and of its own ones."""
-    records = {key: one for key, one in manifest.records.items() if one.state != "deleted"}
-    separate = {
-        str(record.want.get("role"))
-        for key, record in records.items()
-        if record.kind == PodIdentity.kind and key == f"addons/{addon}-{record.want.get('account')}"
-    }
-    own = records.get(f"addons/{addon}")
-    pairs = (own.want.get("roles") or ()) if own else ()
-    return separate, {str(role) for _, role in pairs}
-
-
-def require_known_roles(manifest: Manifest, resolved: ResolvedConfig) -> None:
-    """Raise Usage for an add-on that has roles of ours, if EKS no longer says that it needs them.
-
-    Its roles would be deleted as if they were no longer declared.
-    """
-    ours = {record.arn for record in manifest.records.values() if record.kind == Role.kind}
-    for name, addon in resolved.config.asked_addons().items():
-        decided = not creates_roles(name, addon) or any(addon_roles(resolved, name))
-        separate, inline = _recorded_roles(manifest, name)
-        if decided or not ours & (separate | inline):
-            continue
-        answer = resolved.addons.get(name)
-        why = (answer and answer.unknown) or "EKS no longer says that it needs any"
-        raise Usage(
-            f"addons.{name}: which roles its pods need is not known ({why}), and the ones that they"
-            " have are not deleted",
-            f"Run the command again once EKS answers, or set addons.{name}"
-            ".pod_identity_associations: roles of yours, or [] for none.",
-            setting=f"addons.{name}.pod_identity_associations",
-        )
-
-
-def _refuse_new_for_existing(manifest: Manifest, config: Config) -> None:
-    """Raise Usage for a new file system under the name of an existing one."""
-    for name, one in config.storage.fsx_lustre.items():
-        known = manifest.adopted.get(f"storage/{name}")
-        if known and not one.file_system_id:
-            setting = f"storage.fsx_lustre.{name}"
-            raise Usage(
-                f"{setting}: the existing file system {known} is used under this name",
-                f"Choose another name for a new one, or set file_system_id: {known}.",
-                setting=setting,
-            )
-
-
-def same_place(manifest: Manifest, resolved: ResolvedConfig) -> None:
-    """Record account, region and lineage in the manifest; raise Usage if it has other ones."""
-    here = (resolved.identity.account, resolved.region)
-    if manifest.account and (manifest.account, manifest.region) != here:
-        raise Usage(
-            f"{manifest.store} belongs to account {manifest.account}, region {manifest.region}; "
-            f"these credentials lead to account {here[0]}, region {here[1]}",
-            "Use the right profile and region, or another manifest (--manifest).",
-        )
-    manifest.account, manifest.region = here
-    manifest.lineage = lineage(resolved.identity, resolved.name)
-
-
-def _refuse_own_bucket(manifest: Manifest, resolved: ResolvedConfig) -> None:
-    """Raise Usage for a manifest in S3 where create or delete would delete it.
-
-    The cluster's bucket is deleted with its objects; in an adopted one, the scripts' prefix is
-    made equal to their folder.
-    """
-    bucket = f"s3://{resolved.bucket}/"
-    adopted = "s3/bucket" in resolved.adopted
-    scripts = scripts_prefix(resolved).removesuffix(f"{resolved.name}/")  # of all clusters
-    taken = (f"{bucket}{scripts}", f"{bucket}{OWN}") if adopted else (bucket,)
-    if str(manifest.store).startswith(taken):
-        raise Usage(
-            f"the manifest {manifest.store} is among the objects of the cluster {resolved.name},"
-            " and would be deleted with them",
-            "Choose another bucket or prefix with `state` or --manifest; to move it, copy the"
-            " object there first.",
-            setting="state",
-        )
-
-
-def _refuse_others_bucket(aws: Aws, manifest: Manifest) -> None:
-    """Raise Usage for a manifest in the bucket of another cluster, whose delete would delete it.
-
-    All of them begin with ``sagemaker-`` and have the tags of their cluster.
-    """
-    bucket = str(manifest.store).removeprefix("s3://").partition("/")[0]
-    if manifest.store.path or not bucket.startswith("sagemaker-"):
-        return
-    with absent("NoSuchTagSet", "NoSuchBucket", "AccessDenied"):  # then it is none, or not ours
-        other = tag(aws.s3.get_bucket_tagging(Bucket=bucket)["TagSet"], CLUSTER)
-        if other is not None:
-            raise Usage(
-                f"{bucket} is the bucket of the cluster {clean(other)}: its delete would delete the"
-                f" manifest {manifest.store}",
-                "Choose another bucket with `state` or --manifest; to move it, copy the object"
-                " there first.",
-                setting="state",
-            )
 
 
 def _several(names: Collection[str], argument: str) -> frozenset[str]:

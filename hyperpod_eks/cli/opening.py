@@ -27,6 +27,7 @@ from hyperpod_eks.config import variables
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.config.rules import get
 from hyperpod_eks.config.warnings import warnings
+from hyperpod_eks.consistency import check_references
 from hyperpod_eks.documents import JsonMapping, JsonObject
 from hyperpod_eks.engine import Context, words_of
 from hyperpod_eks.errors import HyperpodError, Usage
@@ -34,7 +35,7 @@ from hyperpod_eks.events import Report
 from hyperpod_eks.helm import chart as charts
 from hyperpod_eks.local import CHART
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
-from hyperpod_eks.session import PLAN, Purpose, Session, check_references
+from hyperpod_eks.session import PLAN, Purpose, Session
 from hyperpod_eks.state.declared import (
     Declarations,
     Newest,

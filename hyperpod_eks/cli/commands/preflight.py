@@ -41,9 +41,9 @@ def preflight(options: Options, report: Report) -> Preflight:
     """
     from hyperpod_eks.cli import lookup, opening
     from hyperpod_eks.cli.settings import entered, settings
+    from hyperpod_eks.consistency import check_references
     from hyperpod_eks.preflight import run as checks
     from hyperpod_eks.preflight.inputs import Facts, Finding
-    from hyperpod_eks.session import check_references
 
     skipped = checks.known(options.skip)
     with settings(options, write=False, files=False) as (declared, manifest):
@@ -101,9 +101,9 @@ def _site(
     """Resolve the config in the account; return a finding instead if that fails."""
     from hyperpod_eks import adoption as existing
     from hyperpod_eks.aws.snapshot import Snapshot
+    from hyperpod_eks.consistency import same_place
     from hyperpod_eks.preflight import run as checks
     from hyperpod_eks.resolve.resolved import resolve
-    from hyperpod_eks.session import same_place
 
     resolved: ResolvedConfig | None = None
     found: list[Finding] = []
