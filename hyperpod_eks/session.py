@@ -331,9 +331,12 @@ class Session:
             self._retired = False
         check_plans(self.resolved, self.aws)
         self.manifest.config = self.config.document()
-        self.context.consent = consent or self.context.consent
-        self.context.preflight = self._before_first_change
-        return engine.create(self.wants, self._context_of_run())
+        context, usual = self._context_of_run(), self.context.consent
+        context.consent, context.preflight = consent or usual, self._before_first_change
+        try:
+            return engine.create(self.wants, context)
+        finally:
+            context.consent = usual
 
     def _before_first_change(self, observations: list[Observation]) -> None:
         from hyperpod_eks.preflight.cluster import require_folders  # noqa: PLC0415  create alone
@@ -358,7 +361,7 @@ class Session:
         their ids are in ``data``.  In an EKS cluster that stays, what is in a team's namespace now
         goes with it; what comes into it later stops the delete.  Returns the keys of deleted
         resources, and the reasons for kept ones by key.  Raises Remains for what AWS still shows,
-        and Usage for a protected cluster, and for a key or an id that cannot be kept or deleted.
+        and Usage for a protected cluster and for a key that cannot be kept.
         """
         if self.purpose.reads:
             raise Usage("this session is only for reading", "Open it with purpose=DELETE.")

@@ -16,6 +16,7 @@ import pytest
 
 from hyperpod_eks import session
 from hyperpod_eks.aws.tags import CLUSTER, LINEAGE
+from hyperpod_eks.config.load import load
 from hyperpod_eks.errors import Denied, HyperpodError, Unfinished, Usage
 from hyperpod_eks.events import Event, EventType
 from hyperpod_eks.local import CHART
@@ -117,6 +118,10 @@ def test_what_a_create_would_lose_is_refused_without_consent(user: User) -> None
     lost: list[str] = []
     with session.connect(one) as cluster:
         cluster.create(consent=lost.extend)
+        cluster.config = load(minimal(instance_groups=[group("c", 1)]), {}, {})
+        cluster.resolve()
+        with pytest.raises(Usage, match="removes or exposes"):  # agreed to once is not for ever
+            cluster.create()
     assert any("group b" in line for line in lost)
 
 
@@ -301,7 +306,7 @@ def test_a_call_after_an_interrupted_one_begins_anew(user: User) -> None:
         cluster.context.interrupt(KeyboardInterrupt())
 
     def report(event: Event) -> None:
-        if event.key == "eks/cluster" and event.what is EventType.WAITING:
+        if event.key == "eks/cluster" and event.what is EventType.WAITING and slow.count:
             user.stack.faults.append(slow)
             threading.Thread(target=interrupt).start()
 
@@ -310,6 +315,8 @@ def test_a_call_after_an_interrupted_one_begins_anew(user: User) -> None:
             cluster.create()
         time.sleep(2 * slow.seconds)  # the answer comes, and nobody waits for it
         assert cluster.status()
+        user.stack.clock.advance(600)
+        assert cluster.create()
 
 
 # --- errors, warnings, and the program's own things

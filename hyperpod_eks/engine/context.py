@@ -121,6 +121,7 @@ class Context:
 
     def renew(self) -> None:
         """Forget the calls under way, and what they answer: the run that made them has ended."""
+        self.stopped = None
         self.pool = WorkerPool(self.parallelism, self.clock)
 
     def stop(self, error: BaseException) -> None:
