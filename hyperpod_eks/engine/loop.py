@@ -37,7 +37,7 @@ from hyperpod_eks.resources.compare import Observation, Placement, Status, accep
 from hyperpod_eks.state.record import RecordState
 from hyperpod_eks.workers import Result
 
-SHORTEST, LONGEST, SHARE = 0.3, 5.0, 1 / 50
+SHORTEST, LONGEST, SHARE = 0.3, 5.0, 1 / 100
 """The pause between two observations of a resource is a SHARE of the time waited so far, between
 SHORTEST and LONGEST seconds.  Both limits grow with its maximum wait, so that a resource that
 takes hours is not polled a thousand times."""
