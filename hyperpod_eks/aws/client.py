@@ -25,7 +25,6 @@ from hyperpod_eks.workers import Shared
 
 if TYPE_CHECKING:
     import boto3
-    from botocore.client import BaseClient
     from botocore.model import OperationModel
     from mypy_boto3_ec2 import EC2Client
     from mypy_boto3_eks import EKSClient
@@ -138,7 +137,7 @@ class Aws:
                 ),
             )
         # of this client alone: the session may be a program's own
-        made._make_api_call = partial(_answer, made, made._make_api_call)
+        made._make_api_call = partial(_answer, made)
         made.meta.events.register("after-call", _name_service)
         self._watch.attach(made)
         if not once:  # only the engine repeats single attempts
@@ -308,15 +307,13 @@ class Answer(JsonObject):
         )
 
 
-def _answer(
-    client: BaseClient, ask: Callable[[str, JsonMapping], Json], name: str, request: JsonMapping
-) -> Json:
-    """Make a call; all methods and pages of a client come here."""
+def _answer(client: Any, name: str, request: JsonMapping) -> Json:
+    """Make a call, in place of the client's own method: all its methods and pages come here."""
     call = f"{client.meta.service_model.service_name}:{name}"
     if name == "HeadBucket" and request.get("Bucket") is None:
         # botocore answers a redirect with HeadBucket; S3 redirects only requests for buckets
         raise NoAnswer("S3 is redirected elsewhere for a request that names no bucket")
-    return Answer.of(call, ask(name, request))
+    return Answer.of(call, type(client)._make_api_call(client, name, request))
 
 
 def _name_service(parsed: JsonObject, model: OperationModel, **_: object) -> None:
