@@ -19,6 +19,7 @@ from hyperpod_eks.aws.tags import CLUSTER, LABEL, LINEAGE
 from hyperpod_eks.resolve.names import lineage
 from hyperpod_eks.state.file_store import FileStore
 from hyperpod_eks.state.manifest import Manifest, read
+from tests.cli.test_commands import on_a_terminal
 from tests.conftest import Clients, User
 
 HERE = Identity("", "123456789012", "aws", "us-west-2")
@@ -190,6 +191,22 @@ def test_what_is_protected_stays_though_config_and_manifest_are_lost(
     assert said.code == 2
     assert "protected" in said.err
     assert aws.sagemaker.describe_cluster(ClusterName="demo")["ClusterStatus"] == "InService"
+
+
+def test_what_is_protected_while_a_question_waits_stays(
+    user: User, aws: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user.has("demo")
+
+    def prompt(*_: object, **__: object) -> str:
+        aws.eks.update_cluster_config(name="demo", deletionProtection=True)
+        user.mutations()
+        return "demo"
+
+    monkeypatch.setattr("click.prompt", prompt)
+    said = on_a_terminal("delete", "demo")
+    assert (said.code, user.mutations()) == (2, []), said.err
+    assert "is protected" in said.err
 
 
 def test_objects_that_s3_does_not_delete_are_told_at_once(user: User, aws: Clients) -> None:
