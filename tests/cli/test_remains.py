@@ -209,6 +209,27 @@ def test_what_is_protected_while_a_question_waits_stays(
     assert "is protected" in said.err
 
 
+def test_a_cluster_whose_existing_bucket_is_gone_goes_without_its_file(
+    user: User, aws: Clients
+) -> None:
+    (user.folder / "c.yaml").write_text(
+        "name: demo\nregion: us-west-2\nexisting:\n  bucket: team-bucket\n"
+    )
+    place = {"LocationConstraint": "us-west-2"}
+    aws.s3.create_bucket(Bucket="team-bucket", CreateBucketConfiguration=place)
+    user.makes("demo", "-f", "c.yaml")
+    (user.folder / "demo.hyperpod-eks.json").unlink()
+    bucket = boto3.resource("s3").Bucket("team-bucket")
+    bucket.objects.all().delete()
+    bucket.delete()
+
+    said = user.types("delete", "-f", "c.yaml", "--yes")
+    assert said.code == 8
+    (command,) = re.findall("To delete it without the file: hyperpod-eks (.*)", said.err)
+    assert user.types(*command.split(), "--yes").code == 0
+    assert user.types("status", "demo").code == 8
+
+
 def test_objects_that_s3_does_not_delete_are_told_at_once(user: User, aws: Clients) -> None:
     """DeleteObjects returns status 200 with a list of errors."""
     user.has("demo")

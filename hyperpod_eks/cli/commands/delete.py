@@ -12,7 +12,7 @@ from hyperpod_eks.cli.command import define
 from hyperpod_eks.cli.console import Log, current_console
 from hyperpod_eks.cli.documents import called, head
 from hyperpod_eks.cli.options import flag, option
-from hyperpod_eks.errors import HyperpodError, Remains, Usage
+from hyperpod_eks.errors import HyperpodError, NotFound, Remains, Usage
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ def _retire(at: Opened, *, data: bool) -> None:
 
 @contextmanager
 def _opened(options: Options, recorder: Recorder) -> Iterator[Opened]:
-    """Open the cluster; if its config file is invalid, hint at a delete without the file."""
+    """Open the cluster; if its config file cannot be used, hint at a delete without the file."""
     from hyperpod_eks.cli.opening import opened
     from hyperpod_eks.session import DELETE
 
@@ -233,10 +233,11 @@ def _opened(options: Options, recorder: Recorder) -> Iterator[Opened]:
             at = stack.enter_context(
                 opened(DELETE, options, recorder, write=not options.dry_run, files=False)
             )
-        except Usage as error:
-            if options.file and not error.hint:
+        except (NotFound, Usage) as error:  # what ``existing`` names may be gone
+            if options.file and (not error.hint or error.setting.startswith("existing")):
                 it = called(options.name or _name_in(options.file), options, file=False)
-                error.hint = f"To delete it without the file: hyperpod-eks delete {it}"
+                without = f"To delete it without the file: hyperpod-eks delete {it}"
+                error.hint = "\n".join(filter(None, (error.hint, without)))
             raise
         yield at
 
