@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial, wraps
 from pathlib import Path
@@ -19,8 +19,6 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from hyperpod_eks import adoption, consent, engine
 from hyperpod_eks.aws.client import Aws
-from hyperpod_eks.aws.errors import ErrorKind
-from hyperpod_eks.aws.failures import classify
 from hyperpod_eks.aws.session import session as log_in
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.config.load import load
@@ -39,13 +37,14 @@ from hyperpod_eks.engine import Context
 from hyperpod_eks.engine.decide import keeps_data
 from hyperpod_eks.engine.plan import Planned, new_administrator
 from hyperpod_eks.engine.plan import plan as plan_create
-from hyperpod_eks.errors import Denied, HyperpodError, Remains, Unfinished, Usage
+from hyperpod_eks.errors import Remains, Unfinished, Usage
 from hyperpod_eks.events import Event
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.helm import chart as charts
 from hyperpod_eks.helm.program import find_helm
 from hyperpod_eks.inventory.untracked import untracked
 from hyperpod_eks.kube.client import import_whole
+from hyperpod_eks.refusals import as_ours, callback
 from hyperpod_eks.resolve.names import iam_name
 from hyperpod_eks.resolve.resolved import ResolvedConfig, check_plans, resolve
 from hyperpod_eks.resources.base import Live, Resource
@@ -60,7 +59,6 @@ from hyperpod_eks.state.declared import Declarations, Newest
 from hyperpod_eks.state.location import SCHEME, place_of, store_of
 from hyperpod_eks.state.manifest import Manifest, read
 from hyperpod_eks.state.objects import NO_BUCKET
-from hyperpod_eks.terminal.text import shortened
 from hyperpod_eks.workers import start
 
 if TYPE_CHECKING:
@@ -70,9 +68,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
-LONGEST = 500
-"""Maximum characters of another program's message in an error."""
-
 __all__ = ["CREATE", "DELETE", "LOOK", "Purpose", "Session", "connect"]
 
 
@@ -116,46 +111,22 @@ def _alone(method: Callable[Concatenate[Session, P], T]) -> Callable[Concatenate
     def run(session: Session, /, *given: P.args, **named: P.kwargs) -> T:
         if not session.busy.acquire(blocking=False):
             raise Usage("another call of this session is running", "Wait until it ends.")
+        session.runner = threading.get_ident()
         try:
             if session.closed:
                 raise Usage("this session is closed", "Call it inside its `with` block.")
-            with own_errors():
+            if session.failed:
+                session.context.renew()
+                session.failed = False
+            with as_ours():
                 return method(session, *given, **named)
         except BaseException:
-            session.context.renew()
+            session.failed = True
             raise
         finally:
             session.busy.release()
 
     return run
-
-
-@contextmanager
-def own_errors() -> Iterator[None]:
-    """Raise Denied or HyperpodError for the errors of AWS and of the connection to it."""
-    try:
-        yield
-    except HyperpodError:
-        raise
-    except Exception as error:
-        if found := of_aws(error):
-            raise found from error
-        raise
-
-
-def of_aws(error: Exception) -> HyperpodError | None:
-    """Return our error for one of AWS or of the connection to it; None for any other error."""
-    from hyperpod_eks.aws.errors import renewal  # noqa: PLC0415  only an error needs them
-    from hyperpod_eks.aws.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
-    from hyperpod_eks.policy import authorization  # noqa: PLC0415
-
-    kind, message = classify(error), shortened(str(error), LONGEST)
-    if kind in (ErrorKind.EXPIRED, ErrorKind.DENIED):
-        return Denied(message, authorization.cure(error) or renewal(str(error)))
-    if kind or isinstance(error, BotoCoreError | ClientError):
-        final = isinstance(error, ClientError) and kind is None  # a repetition would be refused too
-        return HyperpodError(message, "" if final else "Run the same command again.")
-    return None
 
 
 @dataclass
@@ -185,9 +156,13 @@ class Session:
     before: JsonObject = field(init=False, default_factory=dict)
     """The config that this run's has replaced in the cluster's bucket; {} for none."""
     busy: threading.Lock = field(init=False, default_factory=threading.Lock)
-    """Held by the method that runs."""
+    """Held by the method that runs, in the thread ``runner``."""
+    runner: int = field(init=False, default=0)
+    failed: bool = field(init=False, default=False)
+    """Whether the last method has failed, and may have left calls under way."""
     closed: bool = field(init=False, default=False)
     _looked: bool = field(init=False, default=False)
+    _helm: str | None = field(init=False, default=None)
     _retired: bool = field(init=False, default=False)
     _deletes: bool = field(init=False, default=False)
 
@@ -223,7 +198,7 @@ class Session:
         for a config that does not fit the account, and Usage for an account or region that differs
         from the manifest's.
         """
-        purpose = self.purpose
+        self._helm, purpose = helm, self.purpose
         keys = ["helm/release", *(f"charts/{name}" for name in self.config.charts)]
         releases = [self.manifest.records.get(key) for key in keys]
         needed = purpose.installs and not all(each and each.state == "ready" for each in releases)
@@ -287,20 +262,26 @@ class Session:
         return found
 
     def close(self) -> None:
-        """Let other runs have the cluster; a call that still runs is stopped, and waited for."""
+        """Let other runs have the cluster; a call in another thread is stopped, and waited for.
+
+        Raises Usage in a function that a call of this session calls: the call ends with that.
+        """
         self.closed = True
-        if not self.busy.acquire(blocking=False):
-            self.context.interrupt(Unfinished("the session was closed while this call was running"))
-            self.busy.acquire()
         try:
-            self.context.close()
+            if self.busy.locked():
+                self.context.interrupt(Unfinished("the session was closed during this call"))
+                if self.runner == threading.get_ident():
+                    raise Usage("a session cannot be closed by its own call", "Raise an error.")
+                with self.busy:
+                    pass
         finally:
-            self.busy.release()
+            self.context.close()
 
     @_alone
     def plan(self) -> list[Planned]:
         """Return what `create` would do with each resource; change nothing."""
-        return plan_create(self.wants, self._context_of_run())[0]
+        context = self._context_of_run()
+        return plan_create(self.wants, context)[0]
 
     @_alone
     def preflight(self, skip: Sequence[str] = ()) -> list[Finding]:
@@ -308,7 +289,8 @@ class Session:
         from hyperpod_eks.preflight import run as checks  # noqa: PLC0415  status needs none
         from hyperpod_eks.preflight.inputs import Facts  # noqa: PLC0415  the same
 
-        seen = engine.status(self.wants, self._context_of_run())
+        context = self._context_of_run()
+        seen = engine.status(self.wants, context)
         observations = {each.want.key: each for each in seen}
         facts = Facts(self.aws, self.config, self.resolved, observations, manifest=self.manifest)
         skipped = checks.known(skip)
@@ -325,18 +307,15 @@ class Session:
         """
         if self.purpose.reads or self.purpose.deletes:
             raise Usage("this session is not for creating", "Open it with purpose=CREATE.")
-        if self._retired:  # what ``existing`` names was forgotten with the cluster
-            self.begin()
-            self.resolve()
-            self._retired = False
+        context, before = self._context_of_run(), self.context.consent
         check_plans(self.resolved, self.aws)
         self.manifest.config = self.config.document()
-        context, usual = self._context_of_run(), self.context.consent
-        context.consent, context.preflight = consent or usual, self._before_first_change
+        context.consent = callback(consent) if consent else before
+        context.preflight = self._before_first_change
         try:
             return engine.create(self.wants, context)
         finally:
-            context.consent = usual
+            context.consent = before
 
     def _before_first_change(self, observations: list[Observation]) -> None:
         from hyperpod_eks.preflight.cluster import require_folders  # noqa: PLC0415  create alone
@@ -348,7 +327,8 @@ class Session:
     @_alone
     def status(self) -> list[Observation]:
         """Compare all resources with their declarations; change nothing."""
-        return engine.status(self.wants, self._context_of_run())
+        context = self._context_of_run()
+        return engine.status(self.wants, context)
 
     @_alone
     def delete(
@@ -374,7 +354,7 @@ class Session:
     def _deleted(
         self, keep: frozenset[str], data: frozenset[str]
     ) -> tuple[list[str], dict[str, str]]:
-        context = self.context
+        context = self._context_of_run()
         context.first_snapshot = None  # a program may have waited, and somebody protected it
         wants = untracked(self.aws, self.resolved, self.wants)
         every = {want.key: want for want in (*self.manifest.remembered().values(), *wants)}
@@ -415,7 +395,14 @@ class Session:
             empty(self.aws, bucket, claim_key(name))  # its versions, if the bucket has them
 
     def _context_of_run(self) -> Context:
-        """Return the context for a run; only the first run uses the first snapshot."""
+        """Return the context for a run; only the first run uses the first snapshot.
+
+        After a complete delete the cluster is opened anew: what ``existing`` names was forgotten.
+        """
+        if self._retired:
+            self.begin()
+            self.resolve(self._helm)
+            self._retired = False
         if self._looked:
             self.context.first_snapshot = None
         self._looked = True
@@ -441,50 +428,55 @@ def connect(
     warn: Callable[[str], None] = lambda text: None,
     timeout: float | None = None,
     wait: float = 0.0,
+    helm: str | None = None,
 ) -> Iterator[Session]:
     """Open a cluster, and hold the lock of its manifest while the context is open.
 
     ``config`` is a file's path or its content, ``manifest`` the path or S3 URL of the manifest
     (default: ``state`` of the config, or ``NAME.hyperpod-eks.json`` in the current folder).
     ``account`` is a boto3 session that replaces ``profile`` and the AWS configuration; it must have
-    the config's region.  The variables ``HYPERPOD_EKS_*`` of the command line have no effect.
-    ``report`` is called with each event, ``warn`` with each problem that does not stop a run.
-    After ``timeout`` seconds the session stops waiting for AWS; it waits ``wait`` seconds for a run
-    that has locked the cluster.  Raises Usage, Denied, Locked and NotFound.
+    the config's region.  ``helm`` is the path of the helm program.  Of the variables
+    ``HYPERPOD_EKS_*`` of the command line, only ``HYPERPOD_EKS_HELM`` has an effect.  ``report`` is
+    called with each event, ``warn`` with each problem that does not stop a run.  After ``timeout``
+    seconds the session stops waiting for AWS; it waits ``wait`` seconds for a run that has locked
+    the cluster.  The `kubernetes` package is imported whole, as the program may import it itself.
+    Raises Usage, Denied, Locked and NotFound.
     """
     import_whole()
-    with own_errors():
-        loaded = _loaded(config)
-        opened = account or log_in(loaded.region, profile)
-        if opened.region_name != loaded.region:
-            raise Usage(
-                f"account: its region is {opened.region_name}, and the config's {loaded.region}",
-                f"Pass boto3.Session(region_name={loaded.region!r}).",
-            )
-        place = str(manifest or place_of(loaded.name, loaded.state))
-        if not place.startswith(SCHEME):
-            place = str(Path(place).absolute())  # the program may change its folder
-        store = store_of(place, loaded.name, lambda: opened)
-    with store.locked(wait):
-        with own_errors():
+    with ExitStack() as stack:
+        with as_ours():
+            loaded = _loaded(config, account)
+            opened = account or log_in(loaded.region, profile)
+            if opened.region_name != loaded.region:
+                raise Usage(
+                    f"account: its region is {opened.region_name}, and the config's is"
+                    f" {loaded.region}",
+                    f"Pass boto3.Session(region_name={loaded.region!r}).",
+                )
+            place = str(manifest or place_of(loaded.name, loaded.state))
+            if not place.startswith(SCHEME):
+                place = str(Path(place).absolute())  # the program may change its folder
+            store = store_of(place, loaded.name, lambda: opened)
+            stack.enter_context(store.locked(wait))
             aws = Aws(opened, loaded.name, loaded.tags)
-            context = Context(aws, read(store, loaded.name), report, warn=warn)
+            kept = read(store, loaded.name)
+            context = Context(aws, kept, callback(report), warn=callback(warn))
             if timeout:
                 context.deadline = context.clock.now() + timeout
             found = Session(loaded, context, purpose, wait)
+            stack.callback(found.close)
             found.begin()
-            found.resolve()
-        try:
-            yield found
-        finally:
-            found.close()
+            found.resolve(helm)
+        yield found
 
 
-def _loaded(config: str | Path | JsonMapping) -> Config:
+def _loaded(config: str | Path | JsonMapping, account: boto3.Session | None) -> Config:
     """Read and check a config.  Only what the program passes counts, and no variable of ours."""
     if not isinstance(config, str | Path | Mapping):
         raise Usage(f"config: {type(config).__name__} is neither a path nor a mapping")
     environ = {name: x for name, x in os.environ.items() if not name.startswith("HYPERPOD_EKS_")}
+    if account and account.region_name:
+        environ["AWS_REGION"] = account.region_name  # of a config that names none
     loaded = load(str(config) if isinstance(config, Path) else config, {}, environ)
     check_references(loaded)
     charts.require_valid(loaded.region, loaded.chart.values)

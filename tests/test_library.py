@@ -13,6 +13,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
 from hyperpod_eks import session
 from hyperpod_eks.aws.tags import CLUSTER, LINEAGE
@@ -68,7 +69,6 @@ def test_a_protected_cluster_is_not_deleted(user: User) -> None:
 def test_a_program_that_waits_before_it_deletes_looks_again(
     user: User, aws: Clients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hyperpod_eks.engine.observe.LONGEST_AGE", 0.0)
     monkeypatch.setattr("hyperpod_eks.engine.loop.GRACE", 0.0)  # it was created just now
     user.has("demo")
     (address,) = user.stack.inventory()["us-west-2"]["ec2"]["Addresses"]
@@ -191,7 +191,7 @@ def test_the_region_of_account_is_that_of_the_config(
         monkeypatch.delenv(name, raising=False)
     account = boto3.Session(region_name=region)
     with (
-        pytest.raises(Usage, match=f"its region is {region}, and the config's us-west-2"),
+        pytest.raises(Usage, match=f"its region is {region}, and the config's is us-west-2"),
         session.connect(minimal(), account=account),
     ):
         pass
@@ -237,6 +237,7 @@ def test_what_exists_is_used_again_after_a_delete(user: User, aws: Clients) -> N
             cluster.create()
             assert cluster.manifest.adopted["s3/bucket"] == "team-bucket"
             cluster.delete()
+            assert "refuse" not in {str(row.decision.action) for row in cluster.plan()}
     assert [each["Name"] for each in aws.s3.list_buckets()["Buckets"]] == ["team-bucket"]
 
 
@@ -289,7 +290,7 @@ def test_the_end_stops_what_runs_and_waits_for_it(user: User) -> None:
         assert waits.wait(60)
         with pytest.raises(Usage, match="another call"):
             cluster.status()
-    assert ended == ["the session was closed while this call was running"]
+    assert ended == ["the session was closed during this call"]
     worker.join(60)
     user.stack.clock.advance(600)
     with session.connect(minimal()) as cluster:
@@ -317,6 +318,64 @@ def test_a_call_after_an_interrupted_one_begins_anew(user: User) -> None:
         assert cluster.status()
         user.stack.clock.advance(600)
         assert cluster.create()
+
+
+def test_a_call_cannot_end_its_own_session(user: User) -> None:
+    def report(event: Event) -> None:
+        if event.key == "eks/cluster":
+            cluster.close()
+
+    with (
+        pytest.raises(Usage, match="its own call"),
+        session.connect(minimal(), report=report) as cluster,
+    ):
+        cluster.create()
+    with session.connect(minimal()) as cluster:  # neither lock nor claim was left
+        cluster.create()
+
+
+def test_an_end_that_is_interrupted_stops_the_changes(user: User) -> None:
+    user.stack.sim.delays = Delays(eks_create=600)
+    waits, ended = threading.Event(), list[str]()
+
+    def report(event: Event) -> None:
+        if event.key == "eks/cluster" and event.what is EventType.WAITING:
+            waits.set()
+
+    class Interrupted:
+        """Stands for the lock: Ctrl-C comes while the end waits."""
+
+        def __enter__(self) -> None:
+            raise KeyboardInterrupt
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def locked(self) -> bool:
+            return True
+
+        def release(self) -> None:
+            """Let go, as the call that runs does."""
+
+    def run() -> None:
+        try:
+            cluster.create()
+        except Unfinished as error:
+            ended.append(str(error))
+
+    with (  # noqa: PT012  the end of the block raises
+        pytest.raises(KeyboardInterrupt),
+        session.connect(minimal(), report=report) as cluster,
+    ):
+        worker = threading.Thread(target=run)
+        worker.start()
+        assert waits.wait(60)
+        cluster.busy = Interrupted()  # type: ignore[assignment]
+    assert cluster.context.claim
+    assert not cluster.context.claim.held
+    with pytest.raises(Unfinished):
+        cluster.context.check()
+    worker.join(60)
+    assert ended
 
 
 # --- errors, warnings, and the program's own things
@@ -351,6 +410,42 @@ def test_credentials_that_are_missing_are_denied(
         monkeypatch.delenv(name)
     with pytest.raises(Denied), session.connect(minimal(), account=account):
         pass
+
+
+@pytest.mark.parametrize("code", ["ExpiredToken", "InvalidAccessKeyId", "AccessDenied"])
+def test_a_denied_manifest_is_denied(user: User, aws: Clients, code: str) -> None:
+    place = {"LocationConstraint": "us-west-2"}
+    aws.s3.create_bucket(Bucket="team-state", CreateBucketConfiguration=place)
+    fault = Fault("s3", "GetObject", code=code, status=403, message="no", count=99)
+    user.stack.faults.append(fault)
+    with (
+        pytest.raises(HyperpodError),
+        session.connect(minimal(), manifest="s3://team-state/demo.json"),
+    ):
+        pass
+
+
+def test_what_a_function_of_the_program_raises_stays_as_it_is(user: User) -> None:
+    mine = EndpointConnectionError(endpoint_url="https://queue.example.com")
+
+    def report(event: Event) -> None:
+        raise mine
+
+    with (
+        pytest.raises(EndpointConnectionError) as error,
+        session.connect(minimal(), report=report) as cluster,
+    ):
+        cluster.create()
+    assert error.value is mine
+
+
+def test_a_config_without_a_region_takes_that_of_account(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {"name": "demo", "chart": {"path": str(CHART)}}
+    account = boto3.Session(region_name="eu-west-1")
+    with session.connect(config, account=account, purpose=session.LOOK) as cluster:
+        assert cluster.config.region == cluster.resolved.region == "eu-west-1"
 
 
 def test_warnings_reach_the_program(user: User) -> None:

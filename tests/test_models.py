@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import json
+import os
+import re
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -60,7 +63,8 @@ def called() -> frozenset[str]:
         f"{verb}_{noun}{'s' * (verb == 'list')}"
         for verb, noun in product(("create", "delete", "describe", "list", "update"), governed)
     }
-    return frozenset({*words(), *composed})
+    by_botocore = {"create_session"}  # for directory buckets
+    return frozenset({*words(), *composed, *by_botocore})
 
 
 @pytest.mark.parametrize("service", OPERATIONS)
@@ -75,6 +79,17 @@ def test_what_is_called_is_kept(called: frozenset[str]) -> None:
     for service in OPERATIONS:
         elsewhere = whole.union(*(kept[each] for each in OPERATIONS if each != service))
         assert called & methods(service) - elsewhere <= kept[service]
+        assert attributes(service) & methods(service) <= kept[service]
+
+
+def attributes(service: str) -> set[str]:
+    """Return what the package calls as ``aws.SERVICE.METHOD``: other services may have it too."""
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        if not path.is_relative_to(PACKAGE / "local"):
+            text = path.read_text()
+            found.update(re.findall(rf"\baws\.{service}(?:_once)?\.([a-z0-9_]+)", text))
+    return found
 
 
 @pytest.mark.parametrize("service", OPERATIONS)
@@ -164,6 +179,48 @@ def test_what_cannot_be_read_is_written_anew(
     kept.write_bytes(content)
     assert fresh().load_service_model("eks", "service-2") == first
     assert kept.read_bytes() == whole
+
+
+def test_what_others_may_have_written_is_written_anew(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    first = fresh().load_service_model("eks", "service-2")
+    (kept,) = (tmp_path / "hyperpod-eks/models").iterdir()
+    kept.write_bytes(kept.read_bytes().replace(b'"ListAddons"', b'"ListMarks"'))
+    kept.chmod(0o666)
+    assert fresh().load_service_model("eks", "service-2") == first
+    assert kept.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{"metadata": {}}, {"operations": {"CreateVpc": {"input": {"shape": "Lost"}}}, "shapes": {}}],
+)
+def test_a_model_of_another_form_is_read_whole(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: dict[str, Any]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    own = tmp_path / "data/ec2/2016-11-15"
+    own.mkdir(parents=True)
+    (own / "service-2.json").write_text(json.dumps(content))
+    reader = fresh()
+    reader.search_paths.insert(0, str(tmp_path / "data"))
+    assert reader.load_service_model("ec2", "service-2") == content
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_path_that_is_no_text_is_no_obstacle(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    own = tmp_path / os.fsdecode(b"h\xff") / "eks/2017-11-01"
+    own.mkdir(parents=True)
+    (own / "service-2.json").write_text(json.dumps(model("eks")))
+    readers = [fresh(), fresh()]
+    for reader in readers:
+        reader.search_paths.insert(0, str(own.parents[1]))
+        assert "ListAddons" in reader.load_service_model("eks", "service-2")["operations"]
 
 
 def test_another_botocore_is_read_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 The models of six services are 10 MB of JSON, mostly documentation, and botocore creates a method
 for each of their 1,700 operations, of which this tool calls 200.  What is kept is half a megabyte
-of JSON, read in a fifth of the time.  It is a copy: anybody may delete it, and what cannot be read
-or is not of this version of botocore is written again.
+of JSON, read in a fifth of the time.  It is a copy, which anybody may delete: one that cannot be
+read, or is of another version of botocore or of this tool, is replaced.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ OPERATIONS: Mapping[str, Collection[str]] = {
             DisassociateKmsKey FilterLogEvents GetLogEvents ListTagsForResource PutRetentionPolicy
             TagResource""",
         "s3": """
-            AbortMultipartUpload CreateBucket DeleteBucket DeleteObject DeleteObjects
+            AbortMultipartUpload CreateBucket CreateSession DeleteBucket DeleteObject DeleteObjects
             GetBucketEncryption GetBucketOwnershipControls GetBucketPolicy GetBucketTagging
             GetObject GetPublicAccessBlock HeadBucket HeadObject ListBuckets ListMultipartUploads
             ListObjectVersions ListObjectsV2 PutBucketEncryption PutBucketOwnershipControls
@@ -143,17 +143,22 @@ def loader(*, whole: bool = False) -> Loader:
         if not reduce:
             return read(source)
         about = source.stat()
-        origin = [__version__, str(source), about.st_size, about.st_mtime_ns, _FORMAT]
-        name = f"models/{source.parts[-3]}-{zlib.crc32(bytes(source)):08x}.json"
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            found = parsed(folders.cached(name).read_bytes())
+        origin = [__version__, repr(source), about.st_size, about.st_mtime_ns, _REVISION]
+        name = f"models/{source.parent.parent.name}-{zlib.crc32(bytes(source)):08x}.json"
+        with suppress(OSError, Usage, ValueError, KeyError, TypeError):
+            path = folders.cached(name)
+            found = parsed(files.read(path)) if _is_ours(path) else {}
             if found["of"] == origin:
                 return found["model"]
-        small = reduce(read(source))
-        with suppress(OSError, Usage):  # a full disk, a read-only root, a file of another user
+        whole = read(source)
+        try:
+            small = reduce(whole)
+        except (AttributeError, KeyError, TypeError):  # a model of another form
+            return whole
+        with suppress(OSError, Usage, ValueError):  # a full disk, a file of another user
             path = folders.cache() / name
             files.make_folder(path.parent)
-            files.replace(path, to_json({"of": origin, "model": small}))
+            files.replace(path, to_json({"of": origin, "model": small}), mode=0o600)
         return small
 
     class Near(Loader):
@@ -180,16 +185,23 @@ def _unpacked(packed: bytes) -> bytes:
     return zlib.decompress(packed, wbits=31, bufsize=int.from_bytes(packed[-4:], "little"))
 
 
-_FORMAT = zlib.crc32(
-    repr([hyperpod_eks.__version__, ENDPOINTS, *map(sorted, OPERATIONS.values())]).encode()
+_REVISION = zlib.crc32(
+    repr([1, hyperpod_eks.__version__, ENDPOINTS, *map(sorted, OPERATIONS.values())]).encode()
 )
-"""Changes with what is kept, and with the version of this tool."""
+"""Says which copies this tool has written; the 1 counts the versions of `reduced`."""
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether nobody else can have written a file: it decides where requests go."""
+    about = path.stat()
+    return about.st_uid in (0, os.geteuid()) and not about.st_mode & 0o022
 
 
 def _reduction(source: Path) -> Callable[[Json], JsonObject] | None:
     """Return what reduces a file of models; None for one that is read whole."""
-    if source.name in ("service-2.json", "service-2.json.gz") and source.parts[-3] in OPERATIONS:
-        return lambda model: reduced(model, OPERATIONS[source.parts[-3]])
+    service = source.parent.parent.name
+    if source.name in ("service-2.json", "service-2.json.gz") and service in OPERATIONS:
+        return lambda model: reduced(model, OPERATIONS[service])
     return _with_our_services if source.stem == "endpoints" else None
 
 

@@ -110,7 +110,7 @@ def _unforeseen(console: Console, error: Exception) -> int:
 
 def _refused_by_aws(console: Console, error: Exception) -> int | None:
     """Report an error of AWS or of the connection to it; return None for any other error."""
-    from hyperpod_eks.session import of_aws  # noqa: PLC0415  --help needs none
+    from hyperpod_eks.refusals import of_aws  # noqa: PLC0415  --help needs none
 
     if found := of_aws(error):
         kind = "Denied" if isinstance(found, Denied) else "Aws"

@@ -67,8 +67,8 @@ class Existing(Section):
             str,
             Pattern(
                 "the name of a bucket",
-                "3 to 63 lowercase letters, digits, dots and hyphens",
-                r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]",
+                "3 to 63 lowercase letters, digits, dots and hyphens; no directory bucket (--x-s3)",
+                r"(?!.*--x-s3$)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]",
                 "list them with `aws s3 ls`",
             ),
         ]

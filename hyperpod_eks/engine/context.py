@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.snapshot import Snapshot
-from hyperpod_eks.errors import Usage
+from hyperpod_eks.errors import Unfinished, Usage
 from hyperpod_eks.events import Report
 from hyperpod_eks.kube.contents import Contents
 from hyperpod_eks.resources.base import Live, Resource
@@ -23,7 +23,8 @@ def refuse(lost: list[str]) -> None:
     lines = "\n".join(f"  {line}" for line in lost)
     raise Usage(
         f"this change removes or exposes something:\n{lines}",
-        "To agree, pass create a function that is called with these lines: consent=print.",
+        "To agree, call create(consent=print), or pass a function that is called with these lines"
+        " and raises to refuse.",
     )
 
 
@@ -67,7 +68,7 @@ class Context:
 
     def __post_init__(self) -> None:
         self.pool = WorkerPool(self.parallelism, self.clock)
-        self.running = False
+        self.running = self.closed = False
         self.stopped: BaseException | None = None
         self.aws.adopted = self.manifest.adopted
         self.aws.before_change = self.check
@@ -97,7 +98,12 @@ class Context:
         return begun if begun and begun.age <= LONGEST_AGE else Snapshot(self.aws)
 
     def check(self) -> None:
-        """Make sure, before a change, that no other run has taken over.  Raises Locked."""
+        """Make sure, before a change, that no other run has taken over.  Raises Locked.
+
+        Raises Unfinished after `close`, which may not have waited for the run.
+        """
+        if self.closed:
+            raise Unfinished("the session was closed during this call")
         self.manifest.store.check()
         if self.claim:
             self.claim.check()
@@ -109,8 +115,11 @@ class Context:
 
     def close(self) -> None:
         """Let other runs have the cluster."""
-        if self.claim:
-            self.claim.release()
+        try:
+            if self.claim:
+                self.claim.release()
+        finally:
+            self.closed = True
 
     def drain(self) -> None:
         """Wait for the calls under way, and drop their results."""

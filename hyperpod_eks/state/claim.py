@@ -76,8 +76,7 @@ class Claim:
 
     def check(self) -> None:
         """Make sure that it is still ours, if it was taken.  Raises Locked."""
-        if self._lease.held:
-            self._lease.hold()
+        self._lease.check()
 
     def delete(self) -> None:
         """Delete it: the bucket goes next, or the cluster was all that used it."""

@@ -58,7 +58,7 @@ class Lease:
         self._written = 0.0
         self._held = False
         self._lost: Locked | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._over = threading.Event()
 
     def __str__(self) -> str:
@@ -112,6 +112,12 @@ class Lease:
                 ).start()
             elif clock() - self._written > LASTS:
                 self._write("held")
+
+    def check(self) -> None:
+        """Make sure, as `hold`, that it is still ours, if it was taken and not released."""
+        with self._lock:
+            if self._held:
+                self.hold()
 
     def delete(self) -> None:
         """Delete the object, for a place that goes with it.  Raises Locked if another run has it.
