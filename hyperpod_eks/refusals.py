@@ -9,7 +9,6 @@ from typing import TypeVar
 from hyperpod_eks.aws.errors import ErrorKind, renewal
 from hyperpod_eks.aws.failures import classify
 from hyperpod_eks.errors import Denied, HyperpodError
-from hyperpod_eks.policy import authorization
 from hyperpod_eks.terminal.text import shortened
 
 T = TypeVar("T")
@@ -21,6 +20,7 @@ _THEIRS = "_raised_by_the_program"
 def of_aws(error: Exception) -> HyperpodError | None:
     """Return our error for one of AWS or of the connection to it; None for any other error."""
     from hyperpod_eks.aws.exceptions import BotoCoreError, ClientError  # noqa: PLC0415  slow
+    from hyperpod_eks.policy import authorization  # noqa: PLC0415  the same
 
     kind, message = classify(error), shortened(str(error), LONGEST)
     if kind in (ErrorKind.EXPIRED, ErrorKind.DENIED):

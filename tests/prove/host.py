@@ -647,7 +647,7 @@ class HostClock(Clock):
 
 _HELM_CHANGES = ("install", "upgrade", "rollback", "uninstall")
 _numbers = itertools.count(1)
-_threads = {"Lock": threading.Lock, "Event": threading.Event}
+_threads = {"RLock": threading.RLock, "Event": threading.Event}
 _hosts: list[Host] = []
 
 
