@@ -182,7 +182,7 @@ def test_status_asks_no_more_than_a_create_that_has_nothing_to_do(life: Life) ->
 def test_nothing_is_waited_for_that_is_not_needed(life: Life) -> None:
     """Count rounds: the longest chain of calls that need the previous call's answer."""
     # the bucket, the claim and the config in it come first; the claim is released, or all go last
-    most = {"first": 15 + 4, "again": 3, "status": 3, "delete": 18 + 6}
+    most = {"first": 13 + 4, "again": 3, "status": 3, "delete": 18 + 6}
     for command, limit in most.items():
         chain = getattr(life, command).chain
         assert 0 < len(chain) <= limit, (command, chain)

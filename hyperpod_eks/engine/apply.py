@@ -176,9 +176,18 @@ class Apply(Reconciler):
             if less := self._less(task):
                 needs = [*less.needs()]
             return not any(map(self._is_awaited, needs))
-        return not any(map(self._is_awaited, task.want.create_requires())) and all(
-            is_there(self.tasks[each.key]) for each in task.want.create_after()
+        return (
+            not any(map(self._is_awaited, task.want.create_requires()))
+            and all(map(self._has_id, task.want.create_names()))
+            and all(is_there(self.tasks[each.key]) for each in task.want.create_after())
         )
+
+    def _has_id(self, want: Resource) -> bool:
+        """Whether its id may be named: it is ready, or lacks nothing but an update."""
+        task = self.tasks[want.key]
+        if not self._is_awaited(want) or (seen := task.observation) is None:
+            return not self._is_awaited(want)
+        return seen.status in (Status.MATCHES, Status.DRIFTED) and self.is_current(task, seen)
 
     def _less(self, task: Task) -> Resource | None:
         """Return the resource without parts that it names and that go, if it names such."""
@@ -337,10 +346,15 @@ class Apply(Reconciler):
         task.changed = True
         if ("create", ErrorKind.EXISTS) in task.refused:  # not visible by now: use a new token
             self.manifest.forget(want.key)
-        create_requires = [
-            self.references(seed) for seed in want.create_requires() if seed in self.references
+        for each in want.create_names():
+            if (seen := self.tasks[each.key].observation) and seen.live:
+                self.named[each.key] = seen.live
+        required = [
+            self.references(seed)
+            for seed in (*want.create_requires(), *want.create_names())
+            if seed in self.references
         ]
-        named = [f"{live.id} {live.attributes.get('born', '')}" for live in create_requires]
+        named = [f"{live.id} {live.attributes.get('born', '')}" for live in required]
         shared = want.lifecycle is Lifecycle.SHARED
         token = "" if shared else self.manifest.intend(want, self.now, named)
         if not any(verb == "create" for verb, _ in task.refused):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections import deque
+from collections import ChainMap, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -120,7 +120,9 @@ class Reconciler:
         self.tasks = {want.key: Task(want) for want in wants}
         self.open = dict(self.tasks)
         self.lives: dict[str, Live] = {}
-        self.references = References(self.lives)
+        self.named: dict[str, Live] = {}
+        """Resources that exist and that a create has named before they were ready."""
+        self.references = References(ChainMap(self.lives, self.named))
         self.staged: deque[tuple[Task, Callable[[], Any]]] = deque()
         """Changing calls, submitted once the manifest that has their intents is saved."""
         self.homes: frozenset[str] = frozenset()

@@ -130,7 +130,8 @@ def critical_path(
         return max((paths[want.key] for want in of), key=_seconds, default=[])
 
     for want in wants:
-        path, action = longest(want.create_requires()), actions.get(want.key)
+        required = (*want.create_requires(), *want.create_names())
+        path, action = longest(required), actions.get(want.key)
         if action is Action.CHANGE:
             path = [*path, (want.key, want.typical_change)]
         elif action in (Action.CREATE, Action.REPLACE, Action.WAIT) and not want.is_awaited:

@@ -358,7 +358,12 @@ class Resource(ABC):
 
     def create_requires(self) -> Iterator[Resource]:
         """Yield those of `needs` that must be ready before ``create``; ``update`` has them all."""
-        yield from self.needs()
+        others = {need.key for need in self.create_names()}
+        yield from (need for need in self.needs() if need.key not in others)
+
+    def create_names(self) -> Iterator[Resource]:
+        """Yield those of `needs` whose ids ``create`` sends; their updates may still run then."""
+        yield from ()
 
     def create_after(self) -> Iterator[Resource]:
         """Yield those of `needs` that must exist before ``create``, but need not be ready."""

@@ -132,6 +132,10 @@ class Cluster(Resource):
     )
     answers = facts
 
+    def create_names(self) -> Iterator[Resource]:
+        """The security group, whose rules only traffic to nodes needs."""
+        yield self.security_group
+
     def names(self, live: Live | None = None) -> Iterable[str]:
         """All facts; version and key only if the config names them; before an upgrade, hindrances.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import resource as limits
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
@@ -20,14 +21,14 @@ from hyperpod_eks.aws.failures import classify, surely_not_applied
 from hyperpod_eks.errors import Capacity, Denied, Foreign, HyperpodError
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube.client import KubeNotReady
-from hyperpod_eks.resources.base import Lifecycle, Live, References, Resource, State
+from hyperpod_eks.resources.base import Differs, Lifecycle, Live, References, Resource, State
 from hyperpod_eks.resources.compare import Status, compare
 from hyperpod_eks.state.file_store import FileStore
 from hyperpod_eks.state.manifest import read
 from hyperpod_eks.state.store import Unwritable
 
 from .conftest import Rig
-from .toys import Cloud, Nameless, Toy, Unsigned, taken
+from .toys import Cloud, Nameless, Thing, Toy, Unsigned, taken
 
 DAY = 86400.0
 
@@ -169,6 +170,68 @@ def test_a_birth_waits_only_for_what_its_create_names(rig: Rig, cloud: Cloud) ->
     rig.create([Toy("vpc"), gateway, table, after])
     order = [call for call in cloud.calls if call.startswith("create")]
     assert order.index("create table") < order.index("create gateway") < order.index("create after")
+
+
+@frozen
+class Net(Toy):
+    """A kind that is there some time after its create, and then needs an update."""
+
+    seconds: float = 0.0
+
+    later = ("shape",)
+
+    def _live(self, thing: Thing) -> Live:
+        there = self.cloud.clock.now() >= thing.visible_at + self.seconds
+        return replace(super()._live(thing), state=State.READY if there else State.BUSY)
+
+    def create(self, aws: Any, references: References, token: str) -> Live:
+        made = lambda: self.cloud.add(self.label, self.cloud.lineage, token, "bare")  # noqa: E731
+        return self._live(self.cloud.call(aws, f"create {self.label}", made))
+
+
+@frozen
+class Part(Toy):
+    """A kind whose create sends the id of a net."""
+
+    def create_names(self) -> Iterator[Resource]:
+        yield from self.needs_
+
+    def create(self, aws: Any, references: References, token: str) -> Live:
+        assert references(self.needs_[0]).id == "id-1"
+        return super().create(aws, references, token)
+
+
+def test_a_birth_runs_beside_the_update_of_what_it_names(rig: Rig, cloud: Cloud) -> None:
+    begun = threading.Event()
+
+    @frozen
+    class Slow(Net):
+        def update(self, aws: Any, references: References, live: Live, differs: Differs) -> Live:
+            assert begun.wait(5), "the part was not created"
+            return super().update(aws, references, live, differs)
+
+    @frozen
+    class First(Part):
+        def create(self, aws: Any, references: References, token: str) -> Live:
+            begun.set()
+            return super().create(aws, references, token)
+
+    net = Slow("net")
+    rig.create([net, First("part", needs_=(net,))])
+    assert [(t.name, t.shape) for t in cloud.things] == [("net", "round"), ("part", "round")]
+
+
+def test_a_birth_waits_until_what_it_names_is_there(rig: Rig, cloud: Cloud) -> None:
+    @frozen
+    class Late(Part):
+        def create(self, aws: Any, references: References, token: str) -> Live:
+            waited.append(cloud.clock.now() - began)
+            return super().create(aws, references, token)
+
+    waited: list[float] = []
+    began, net = cloud.clock.now(), Net("net", seconds=30.0)
+    rig.create([net, Late("part", needs_=(net,))])
+    assert waited[0] >= 30.0
 
 
 def test_a_name_that_is_taken_by_something_unseen_ends_the_run(rig: Rig, cloud: Cloud) -> None:

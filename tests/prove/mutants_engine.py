@@ -127,8 +127,20 @@ ENGINE_MUTANTS = (
     Mutant(
         "create does not wait for what is needed",
         "engine/apply.py",
-        "return not any(map(self._is_awaited, task.want.create_requires())) and all(",
-        "return all(",
+        "not any(map(self._is_awaited, task.want.create_requires()))",
+        "True",
+    ),
+    Mutant(
+        "create names what is not there yet",
+        "engine/apply.py",
+        "return seen.status in (Status.MATCHES, Status.DRIFTED) and self.is_current(task, seen)",
+        "return self.is_current(task, seen)",
+    ),
+    Mutant(
+        "create waits for the updates of what it names",
+        "engine/apply.py",
+        "and all(map(self._has_id, task.want.create_names()))",
+        "and not any(map(self._is_awaited, task.want.create_names()))",
     ),
     Mutant(
         "an unsigned birth is forgotten",

@@ -16,7 +16,15 @@ from hyperpod_eks.aws.tags import owner
 from hyperpod_eks.documents import JsonMapping, JsonObject
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.resolved import ResolvedConfig
-from hyperpod_eks.resources.base import Differs, Fact, Identity, Live, References, Resource, State
+from hyperpod_eks.resources.base import (
+    Differs,
+    Fact,
+    Identity,
+    Live,
+    References,
+    Resource,
+    State,
+)
 from hyperpod_eks.resources.ec2.permissions import network
 from hyperpod_eks.resources.ec2.route_table import RouteTable
 from hyperpod_eks.resources.ec2.security_group import SecurityGroup
@@ -60,6 +68,10 @@ class VpcEndpoint(Resource):
     def place(self) -> Vpc:
         """Its VPC."""
         return self.vpc
+
+    def create_names(self) -> Iterator[Resource]:
+        """Route tables and security groups, whatever their routes and rules."""
+        yield from (*self.route_tables, *self.security_groups)
 
     @property
     def deleted_at_once(self) -> bool:  # type: ignore[override]  # a property, not a constant

@@ -63,7 +63,11 @@ class RouteTable(Resource):
         return self.vpc
 
     def create_requires(self) -> Iterator[Resource]:
-        """Only its VPC: ``update`` sets route and subnets."""
+        """None: ``update`` sets route and subnets."""
+        yield from ()
+
+    def create_names(self) -> Iterator[Resource]:
+        """Its VPC, whatever its DNS settings."""
         yield self.vpc
 
     @classmethod

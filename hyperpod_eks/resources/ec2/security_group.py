@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import ClassVar
@@ -78,6 +78,14 @@ class SecurityGroup(Resource):
     def place(self) -> Vpc:
         """Its VPC."""
         return self.vpc
+
+    def create_requires(self) -> Iterator[Resource]:
+        """None: ``update`` sets the rules, which name other groups."""
+        yield from ()
+
+    def create_names(self) -> Iterator[Resource]:
+        """Its VPC, whatever its DNS settings."""
+        yield self.vpc
 
     @classmethod
     def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:

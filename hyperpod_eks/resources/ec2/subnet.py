@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field
 from typing import ClassVar
 
@@ -59,6 +59,10 @@ class Subnet(Resource):
     def place(self) -> Vpc:
         """Its VPC."""
         return self.vpc
+
+    def create_names(self) -> Iterator[Resource]:
+        """Its VPC, whatever its DNS settings."""
+        yield self.vpc
 
     @property
     def cannot_delete(self) -> str:  # type: ignore[override]  # a property, not a constant
