@@ -178,7 +178,7 @@ def resolve(
     aws.warm("ec2")  # most calls, and the slowest client to create
     start_all([partial(question, view) for question in beside])
     asked = _ask(aws, config, view, kubernetes)
-    aws.warm("sts", "eks", "sagemaker", "iam", "s3", "logs")  # while EC2 answers
+    aws.warm("sts", "s3", "eks", "iam", "sagemaker", "logs")  # while EC2 answers
     who = asked.identity.result()
     aws.lineage = lineage(who, config.name)
     _check_account(config, who)
