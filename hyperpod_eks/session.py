@@ -129,7 +129,7 @@ def _alone(method: Callable[Concatenate[Session, P], T]) -> Callable[Concatenate
     return run
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Session:
     """One cluster in one account; `connect` opens it.
 

@@ -54,7 +54,7 @@ ALLOWED = "HYPERPOD_EKS_ALLOW_ENV"
 """Names the variables that a config from another machine may use."""
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Opened(Session):
     """A session of the command line."""
 
@@ -166,7 +166,7 @@ def _context(
     return context
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class _Source:
     """Where a command's config comes from, if no file has it."""
 

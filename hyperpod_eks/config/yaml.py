@@ -46,7 +46,7 @@ class Mark:
     end: int = 0
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Document:
     """A parsed file: plain Python values, and the places of values and keys."""
 
@@ -349,7 +349,7 @@ def _explain(error: yaml.MarkedYAMLError, text: str) -> str:
     return f"is not YAML: {problem}{context}; check quotes, colons and indentation around here"
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class _Reader:
     """Converts nodes to values, and records their places."""
 

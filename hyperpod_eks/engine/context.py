@@ -36,7 +36,7 @@ class OutOfDate(Exception):
     """Another run has changed the cluster since this one read it."""
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Context:
     """What a run holds from its start to its end; `close` ends it."""
 

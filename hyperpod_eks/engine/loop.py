@@ -58,7 +58,7 @@ LAST_WORDS = 3.0
 """Seconds that calls under way have to answer after an interruption."""
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Task:
     """The progress of one resource in a run."""
 

@@ -24,7 +24,7 @@ BROKEN = "broken"
 """The reason of the error about a manifest that cannot be read."""
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Manifest:
     """The state of one cluster; every change is durable once `commit` returns.
 

@@ -62,7 +62,7 @@ _ASCII_FRAMES = "|/-\\"
 _ERASE = "\r\x1b[2K"
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Item:
     """The progress of one resource."""
 
@@ -104,7 +104,7 @@ class Item:
         return ((now if self.ended is None else self.ended) - self.began) if self.began else 0.0
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Board:
     """The progress of all resources, drawn as a tree of steps and their resources."""
 

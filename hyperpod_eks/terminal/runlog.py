@@ -50,7 +50,7 @@ class Aloud(logging.Handler):
             self._tell(record.getMessage())
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Log:
     """The log of a run: the path of its file, None if it cannot be written, and its handlers."""
 
