@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import boto3
 import pytest
+from botocore.httpsession import where
 from kubernetes import client as kubernetes
 
 from hyperpod_eks.errors import HyperpodError, KnownCause
@@ -194,7 +195,10 @@ class TestErrors:
             with pytest.raises(KubeNotReady, match=f"no answer from {url}.*refused"):
                 list_nodes(nowhere, "demo")
 
-    def test_a_server_that_hangs_up_is_worth_another_try(self, pki: Pki) -> None:
+    @pytest.mark.parametrize("bundle", [None, where()], ids=["", "bundle"])
+    def test_a_server_that_hangs_up_is_worth_another_try(
+        self, pki: Pki, bundle: str | None
+    ) -> None:
         """As a control plane does that is being deleted, in the middle of a TLS handshake."""
         with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -207,7 +211,8 @@ class TestErrors:
 
             threading.Thread(target=hang_up, daemon=True).start()
             url = f"https://127.0.0.1:{server.getsockname()[1]}"
-            nobody = Access("demo", url, base64.b64encode(pki.ca_pem).decode(), lambda: "good")
+            ca = base64.b64encode(pki.ca_pem).decode()
+            nobody = Access("demo", url, ca, lambda: "good", bundle)
             with pytest.raises(KubeNotReady, match=f"no answer from {url}"):
                 list_nodes(nobody, "demo")
             server.shutdown(socket.SHUT_RDWR)
@@ -218,12 +223,15 @@ class TestErrors:
             list_nodes(access(cluster), "demo")
         assert list_nodes(access(cluster), "demo") == []
 
-    def test_a_stranger_behind_the_endpoint_is_no_matter_of_time(self, cluster: Cluster) -> None:
+    @pytest.mark.parametrize("bundle", [None, where()], ids=["", "bundle"])
+    def test_a_stranger_behind_the_endpoint_is_no_matter_of_time(
+        self, cluster: Cluster, bundle: str | None
+    ) -> None:
         ca = base64.b64encode(make_pki().ca_pem).decode()
         with pytest.raises(
             HyperpodError, match=r"TLS certificate of .* could not be verified"
         ) as caught:
-            list_nodes(Access("demo", cluster.url, ca, lambda: "good"), "demo")
+            list_nodes(Access("demo", cluster.url, ca, lambda: "good", bundle), "demo")
         assert not isinstance(caught.value, KubeNotReady)
         assert "NO_PROXY" in caught.value.hint
 

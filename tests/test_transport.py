@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import base64
 import http.server
+import json
 import os
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
+from botocore.httpsession import where
 
 from hyperpod_eks.aws import transport
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.session import session
 from hyperpod_eks.aws.transport import Unreachable
 from hyperpod_eks.errors import HyperpodError, KnownCause, Usage
-from hyperpod_eks.kube.client import Access, KubeNotReady
+from hyperpod_eks.kube.client import Access, KubeNotReady, kubeconfig
 from hyperpod_eks.kube.nodes import list_nodes
 from hyperpod_eks.local.tls import Pki, make_pki
 from hyperpod_eks.resources import eks
@@ -70,15 +73,22 @@ def pki() -> Pki:
     return make_pki((*EVERYWHERE, "127.0.0.1"))
 
 
-@pytest.fixture(scope="module")
-def far(pki: Pki) -> Iterator[int]:
-    """The port of a server with a certificate for every host, from its own authority."""
+@contextmanager
+def answering(pki: Pki) -> Iterator[int]:
+    """Run a server with a certificate of an authority; yield its port."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hello)
     server.socket = pki.server_context().wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     yield server.server_address[1]
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture(scope="module")
+def far(pki: Pki) -> Iterator[int]:
+    """The port of a server with a certificate for every host, from its own authority."""
+    with answering(pki) as port:
+        yield port
 
 
 @pytest.fixture(scope="module")
@@ -360,15 +370,89 @@ def test_a_bundle_that_is_a_section_of_the_profile_is_wrong_usage(
         transport.ca_bundle(boto3.Session())
 
 
-def test_the_users_authority_counts_beside_the_clusters_own(
-    bundle: Path, clean: pytest.MonkeyPatch
+def authorities(cluster: Access) -> int:
+    """Return how many authorities a kubeconfig for helm has."""
+    with kubeconfig(cluster) as path:
+        coded = json.loads(path.read_text())["clusters"][0]["cluster"]["certificate-authority-data"]
+    return base64.b64decode(coded).count(b"BEGIN CERTIFICATE")
+
+
+def reached(own: Pki) -> Access:
+    """Return the access to a cluster with a CA of its own, after a first answer."""
+    ca = base64.b64encode(own.ca_pem).decode()
+    about = {"endpoint": f"https://{FAR}", "certificate_authority": ca}
+    cluster = eks.kube_access(aws(), "demo", about)
+    assert authorities(cluster) == 2 + PUBLIC  # nothing is known yet
+    with pytest.raises(HyperpodError, match="the answer is not a JSON object: b'hello'"):
+        list_nodes(cluster, "demo")
+    return cluster
+
+
+PUBLIC = Path(where()).read_text().count("BEGIN CERTIFICATE")
+
+
+@pytest.fixture
+def large(bundle: Path, clean: pytest.MonkeyPatch) -> Path:
+    """A bundle with the authority of a company and all public ones, which boto3 uses."""
+    with bundle.open("a") as file:
+        file.write(Path(where()).read_text())
+    clean.setenv("AWS_CA_BUNDLE", str(bundle))
+    return bundle
+
+
+@pytest.mark.usefixtures("large")
+def test_helm_gets_the_clusters_own_authority_alone_if_that_verifies_the_endpoint(
+    through: Proxy, pki: Pki, clean: pytest.MonkeyPatch
+) -> None:
+    through.asked.clear()
+    clean.setenv("HTTPS_PROXY", f"http://user:p%40ss@127.0.0.1:{through.port}")
+
+    assert authorities(reached(pki)) == 1
+    assert through.asked == [(FAR, True)]
+
+
+@pytest.mark.usefixtures("large")
+def test_helm_gets_the_bundle_too_if_a_proxy_intercepts_tls(
+    through: Proxy, clean: pytest.MonkeyPatch
 ) -> None:
     """A proxy that intercepts calls to AWS intercepts calls to the cluster too."""
-    clean.setenv("AWS_CA_BUNDLE", str(bundle))
-    own = base64.b64encode(make_pki().ca_pem).decode()
-    about = {"endpoint": f"https://{FAR}", "certificate_authority": own}
-    trusted = ssl.create_default_context(cadata=eks.kube_access(aws(), "demo", about).authorities)
-    assert len(trusted.get_ca_certs()) == 2
+    through.asked.clear()
+    clean.setenv("HTTPS_PROXY", f"http://user:p%40ss@127.0.0.1:{through.port}")
+
+    cluster = reached(make_pki())
+
+    assert authorities(cluster) == 2 + PUBLIC
+    with pytest.raises(HyperpodError, match="the answer is not a JSON object: b'hello'"):
+        list_nodes(cluster, "demo")
+    assert through.asked == [(FAR, True)] * 3  # the CA alone was tried once
+
+
+@pytest.mark.usefixtures("large")
+def test_helm_gets_the_bundle_too_once_a_proxy_begins_to_intercept_tls(
+    far: int, clean: pytest.MonkeyPatch
+) -> None:
+    own = make_pki(EVERYWHERE)
+    with answering(own) as cluster, proxy("user:p", lambda _: port) as one:
+        clean.setenv("HTTPS_PROXY", f"http://user:p@127.0.0.1:{one.port}")
+        port = cluster
+        access = reached(own)
+        assert authorities(access) == 1
+        port = far
+
+        with pytest.raises(HyperpodError, match="the answer is not a JSON object: b'hello'"):
+            list_nodes(access, "demo")
+
+        assert authorities(access) == 2 + PUBLIC
+
+
+def test_helm_gets_the_bundle_too_if_the_proxy_speaks_tls(
+    large: Path, far: int, pki: Pki, clean: pytest.MonkeyPatch
+) -> None:
+    """Go verifies the certificate of the proxy with the authorities of the cluster."""
+    with proxy("user:p", lambda _: far, pki.server_context()) as one:
+        clean.setenv("HTTPS_PROXY", f"https://user:p@127.0.0.1:{one.port}")
+
+        assert authorities(reached(pki)) == 2 + PUBLIC
 
 
 def test_go_programs_get_the_same_way(bundle: Path, clean: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import field
 from functools import cache, cached_property
 from importlib.util import find_spec, module_from_spec
 from pathlib import Path
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from botocore.awsrequest import AWSRequest
     from kubernetes.client import ApiClient, Configuration
     from mypy_boto3_sts import STSClient
-    from urllib3 import BaseHTTPResponse
+    from urllib3 import BaseHTTPResponse, PoolManager
 
 log = logging.getLogger(__name__)
 TOKEN_LIFE = 600.0
@@ -116,15 +117,21 @@ class Access:
     ca: str
     token: Callable[[], str]
     bundle: str | None = None
+    alone: threading.Event = field(default_factory=threading.Event, compare=False)
+    """Set if the CA alone has verified the endpoint's certificate (see `_try_alone`)."""
 
     def __repr__(self) -> str:
         return f"Access(cluster={self.cluster!r}, endpoint={self.endpoint!r})"
 
     @property
     def authorities(self) -> str:
-        """The CA and the bundle, as PEM."""
-        own = base64.b64decode(self.ca).decode()
-        return f"{own}\n{transport.certificates(self.bundle)}"
+        """What to trust, as PEM: the CA, and the bundle unless the CA was enough."""
+        further = "" if self.alone.is_set() else transport.certificates(self.bundle)
+        return f"{self._own}\n{further}"
+
+    @property
+    def _own(self) -> str:
+        return base64.b64decode(self.ca).decode()
 
     @cached_property
     def _client(self) -> ApiClient:
@@ -148,13 +155,53 @@ class Access:
         refresh(configuration)  # the hook is called only if a key exists
         configuration.refresh_api_key_hook = refresh
         client: ApiClient = package.ApiClient(configuration)
+        manager = client.rest_client.pool_manager
+        if self.bundle and not (proxy and proxy.url.startswith("https:")):
+            _try_alone(manager, self)
+            return client
         # the only way to pass the CA as bytes that all supported versions share
-        pool = client.rest_client.pool_manager.connection_pool_kw
-        context = transport.trusting(self.bundle, base64.b64decode(self.ca).decode())
+        pool = manager.connection_pool_kw
+        context = transport.trusting(self.bundle, self._own)
         pool["ssl_context"] = context
         if proxy:
             pool["_proxy_config"] = pool["_proxy_config"]._replace(ssl_context=context)
         return client
+
+
+def _try_alone(manager: PoolManager, access: Access) -> None:
+    """Let connections trust the cluster's CA alone, and the bundle too once that does not verify.
+
+    The cluster's CA signs the endpoint's certificate (Amazon EKS API reference, "Cluster",
+    certificateAuthority), so the bundle is needed only where a proxy intercepts TLS.  `kubeconfig`
+    gives helm what was needed (Kubernetes' reference, "kubeconfig (v1)",
+    certificate-authority-data), as helm parses it a dozen times: 0.2 s for all public authorities.
+    If a proxy begins to intercept after our last connection, helm refuses its certificate.
+
+    Not for a proxy that speaks TLS itself, whose certificate Go verifies with the same authorities.
+    """
+    from urllib3.exceptions import SSLError  # noqa: PLC0415
+
+    options, send = manager.connection_pool_kw, manager.request
+    alone = options["ssl_context"] = transport.trusting(None, access._own)
+
+    def request(*what: Any, **how: Any) -> BaseHTTPResponse:
+        if options["ssl_context"] is not alone:
+            return send(*what, **how)
+        try:
+            answer = send(*what, **how)
+        except SSLError as error:
+            if not isinstance(error.args[0], ssl.SSLCertVerificationError):
+                raise
+        else:
+            if options["ssl_context"] is alone:  # no other thread has changed it meanwhile
+                access.alone.set()
+            return answer
+        # nothing was sent; connections with another context are others
+        options["ssl_context"] = transport.trusting(access.bundle, access._own)
+        access.alone.clear()
+        return send(*what, **how)
+
+    vars(manager)["request"] = request
 
 
 _LOADING = threading.Lock()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import http.client
 import http.server
 import io
+import json
 import ssl
 import tarfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from hyperpod_eks.config.lifecycle import IN_CHECKOUT
-from hyperpod_eks.helm import chart
+from hyperpod_eks.helm import chart, runner
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.local.tls import Pki, make_pki
@@ -32,9 +34,11 @@ CODE = "codeload.github.com"
 
 
 class Front(http.server.BaseHTTPRequestHandler):
-    """An HTTPS server that forwards to the stack, and answers for GitHub."""
+    """An HTTPS server that forwards to the stack or to Kubernetes, and answers for GitHub."""
 
     protocol_version = "HTTP/1.1"
+    intercepts = False
+    """Whether connections to Kubernetes end here, with a certificate of the company."""
     stack: Stack
     archive: bytes
 
@@ -42,8 +46,7 @@ class Front(http.server.BaseHTTPRequestHandler):
         if self.headers["Host"] == CODE:
             return self.give(200, [], self.archive)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        place = urlsplit(self.stack.endpoint)
-        back = http.client.HTTPConnection(place.hostname or "", place.port, timeout=60)
+        back = self.behind()
         headers = {k: v for k, v in self.headers.items() if k.lower() not in ("host", "connection")}
         back.request(self.command, self.path, body, headers)
         got = back.getresponse()
@@ -51,7 +54,14 @@ class Front(http.server.BaseHTTPRequestHandler):
         back.close()
         return self.give(got.status, got.getheaders(), content)
 
-    do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = answer  # noqa: N815  names of the base class
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = answer  # noqa: N815  names of the base class
+
+    def behind(self) -> http.client.HTTPConnection:
+        if port := self.stack.sim.hosts.get(self.headers["Host"].lower()):
+            unverified = ssl._create_unverified_context()
+            return http.client.HTTPSConnection("127.0.0.1", port, timeout=60, context=unverified)
+        place = urlsplit(self.stack.endpoint)
+        return http.client.HTTPConnection(place.hostname or "", place.port, timeout=60)
 
     def give(self, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
         self.send_response(status)
@@ -94,7 +104,7 @@ def company(stack: Stack, pki: Pki) -> Iterator[Proxy]:
     with serving(pki.server_context(), handler) as port:
 
         def lead(host: str) -> int:
-            return stack.sim.hosts.get(host.lower(), port)
+            return port if handler.intercepts else stack.sim.hosts.get(host.lower(), port)
 
         with proxy("user:p@ss", lead) as one:
             yield one
@@ -105,7 +115,7 @@ def office(
     one_stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[User, Proxy]]:
     """A user in a company: AWS, GitHub and Kubernetes are reachable only through the proxy."""
-    pki = make_pki((AWS, CODE))
+    pki = make_pki((AWS, CODE, f"*.{CLUSTERS}"))
     (tmp_path / "ca.pem").write_bytes(pki.ca_pem)
     digest = chart.digest(CHART)
     pin = chart.Pin(f"https://{CODE}/aws/sagemaker-hyperpod-cli/tar.gz/0", digest)
@@ -141,6 +151,33 @@ def test_a_whole_life_behind_a_proxy_with_a_password_and_a_private_ca(
     for said in (made, again, status, gone):
         assert "p%40ss" not in said.err + said.out
         assert "p@ss" not in said.err + said.out
+
+
+@pytest.mark.parametrize(("intercepts", "authorities"), [(False, 1), (True, 2)])
+def test_helm_gets_the_bundle_only_if_a_proxy_intercepts_tls(
+    office: tuple[User, Proxy],
+    monkeypatch: pytest.MonkeyPatch,
+    intercepts: bool,
+    authorities: int,
+) -> None:
+    """It parses all that it gets a dozen times."""
+    user, _ = office
+    given: list[int] = []
+    run = runner._run
+
+    def count(command: Sequence[str], *rest: Any) -> Any:
+        config = json.loads(Path(command[command.index("--kubeconfig") + 1]).read_text())
+        coded = config["clusters"][0]["cluster"]["certificate-authority-data"]
+        given.append(base64.b64decode(coded).count(b"BEGIN CERTIFICATE"))
+        return run(command, *rest)
+
+    monkeypatch.setattr(Front, "intercepts", intercepts)
+    monkeypatch.setattr(runner, "_run", count)
+
+    made = user.types("create", "demo", "-o", "json")
+
+    assert made.code == 0, made.err
+    assert given == [authorities]
 
 
 @pytest.mark.parametrize("missing", ["AWS_CA_BUNDLE", "password"])
