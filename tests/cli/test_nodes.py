@@ -102,6 +102,16 @@ def test_a_node_that_is_not_there_is_refused(made: User) -> None:
     assert "refused i-00000000: InstanceIdNotFound" in said.out
 
 
+@pytest.mark.parametrize("action", ["reboot", "replace", "check"])
+def test_an_action_on_no_node_of_the_cluster_ends_as_for_any_absent_one(
+    made: User, action: str
+) -> None:
+    said = made.types("nodes", "demo", action, "i-00000000", "--yes", "-o", "json")
+
+    assert said.code == said.document["exit_code"] == 8
+    assert [each["instance_id"] for each in said.document["failed"]] == ["i-00000000"]
+
+
 def test_without_a_terminal_it_asks_for_yes(made: User) -> None:
     said = made.types("nodes", "demo", "replace", *ids(made))
 

@@ -34,6 +34,8 @@ SHOWN = 100
 """Maximum nodes in the text; if there are more, it lists those with a problem."""
 USUAL: tuple[DeepHealthCheckTypeType, ...] = ("InstanceStress", "InstanceConnectivity")
 """The checks of a group that has none; the second needs two nodes."""
+NO_SUCH_NODE = "InstanceIdNotFound"
+"""ErrorCode of BatchRebootClusterNodesError and BatchReplaceClusterNodesError."""
 MOST_CHECKED = 500
 """Maximum nodes of a group in one check (SageMaker API InstanceGroupHealthCheckConfiguration)."""
 BATCHES: Mapping[str, str] = {
@@ -112,7 +114,7 @@ def nodes(options: Options, report: Report) -> NodeList | NodeChange:
             [
                 {
                     "instance_id": each,
-                    "code": "InstanceIdNotFound",
+                    "code": NO_SUCH_NODE,
                     "message": f"the cluster {name} has no node {each}",
                 }
                 for each in unknown
@@ -209,8 +211,11 @@ def _act(snapshot: Snapshot, name: str, action: NodeAction, ids: list[str]) -> N
 
 
 def _changed(name: str, action: NodeAction, done: list[str], failed: list[Failed]) -> NodeChange:
+    code = Exit.FAILED if failed else Exit.OK
+    if failed and not done and all(each["code"] == NO_SUCH_NODE for each in failed):
+        code = Exit.NOT_FOUND
     return {
-        **head("nodes", Exit.FAILED if failed else Exit.OK),
+        **head("nodes", code),
         "cluster": {"name": name},
         "action": action,
         "done": done,
