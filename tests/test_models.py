@@ -6,6 +6,7 @@ import ast
 import json
 import os
 import re
+import time
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -230,6 +231,20 @@ def test_another_botocore_is_read_anew(monkeypatch: pytest.MonkeyPatch, tmp_path
     kept.write_bytes(kept.read_bytes().replace(b'"ListAddons"', b'"ListMarks"'))
     monkeypatch.setattr("botocore.__version__", "99.0")
     assert fresh().load_service_model("eks", "service-2") == before
+
+
+def test_copies_of_an_installation_that_may_be_gone_are_deleted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    copies = tmp_path / "hyperpod-eks/models"
+    copies.mkdir(parents=True)
+    for name, days in (("ec2-old.json", 91), ("ec2-new.json", 89)):
+        (copies / name).write_text("{}")
+        os.utime(copies / name, times=(time.time() - days * 86400,) * 2)
+    fresh().load_service_model("eks", "service-2")
+    assert sorted(each.name.partition("-")[0] for each in copies.iterdir()) == ["ec2", "eks"]
+    assert (copies / "ec2-new.json").exists()
 
 
 def test_a_cache_that_cannot_be_written_costs_time_alone(

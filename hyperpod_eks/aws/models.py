@@ -9,6 +9,7 @@ is of another version of botocore or of this tool, is replaced.
 from __future__ import annotations
 
 import os
+import time
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
@@ -158,6 +159,7 @@ def loader(*, whole: bool = False) -> Loader:
         with suppress(OSError, Usage, ValueError):  # a full disk, a file of another user
             path = folders.cache() / name
             files.make_folder(path.parent)
+            _forget_old(path.parent)
             files.replace(path, to_json({"of": origin, "model": small}), mode=0o600)
         return small
 
@@ -183,6 +185,17 @@ def loader(*, whole: bool = False) -> Loader:
 def _unpacked(packed: bytes) -> bytes:
     """Return what gzip has packed, in memory of the size in its last bytes (RFC 1952)."""
     return zlib.decompress(packed, wbits=31, bufsize=int.from_bytes(packed[-4:], "little"))
+
+
+OLD = 90 * 86400.0
+"""Seconds after which a copy is deleted: the installation that it was made for may be gone."""
+
+
+def _forget_old(copies: Path) -> None:
+    for each in copies.glob("*.json"):
+        with suppress(OSError):  # another process deletes them too
+            if time.time() - each.stat().st_mtime > OLD:
+                each.unlink()
 
 
 _REVISION = zlib.crc32(
