@@ -242,10 +242,10 @@ class Destroy(Reconciler):
         """Return the first known cause among the resource's blockers."""
         return next((b.cause for b in self.held.get(task.want.key, ()) if b.cause), None)
 
-    def _holders(self, task: Task, *, asked: bool) -> list[Blocker]:
-        """Return what holds the resource; a run that ends asks only now if it had no time to."""
+    def _holders(self, task: Task, *, refused: bool) -> list[Blocker]:
+        """Return what holds a resource, asked for now if AWS has just refused its delete."""
         live = task.observation.live if task.observation else None
-        if live and not asked and task.want.key not in self.held:
+        if live and refused and task.want.key not in self.held:
             with suppress(HyperpodError, BotoCoreError, ClientError):
                 return task.want.blockers(Snapshot(self.aws), live)
         return self.held.get(task.want.key, [])
@@ -317,7 +317,7 @@ class Destroy(Reconciler):
         try:
             super()._failed(task, verb, error)
         except HyperpodError as failure:
-            holders = self._holders(task, asked=not refused)
+            holders = self._holders(task, refused=refused)
             if not (isinstance(failure, Remains) or (refused and holders)):
                 raise
             # it is known what holds it, whatever AWS calls that
