@@ -189,7 +189,9 @@ def _decide_present(observation: Observation, live: Live, given: Circumstances) 
     # a change that this run has begun was checked as a whole
     if not given.updated and (barred := immutable(want, differs)):
         return Decision(Action.REFUSE, barred, differs, unchanged(observation))
-    if differs and (not given.updated or want.first(differs) != given.updated):
+    # detached by somebody since, or described late: sending it again harms nothing
+    again = not given.just_updated and differs.keys() <= {*want.exact}
+    if differs and (not given.updated or again or want.first(differs) != given.updated):
         lines = [*disruptions(want, live, observation.differs), *overwritten(observation)]
         lost = [line.removeprefix(f"{want.key}: ") for line in lines]
         said = want.in_words(live, differs)

@@ -62,6 +62,7 @@ class AccessEntry(Resource):
     deleted_at_once = True
     facts = answers = ("policy", "namespaces", "groups")
     later = ("policy", "namespaces")
+    exact = facts  # ListAssociatedAccessPolicies, DescribeAccessEntry: ARN and names as sent
 
     @classmethod
     def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
@@ -154,7 +155,8 @@ class AccessEntry(Resource):
                 **about, policyArn=self.policy, accessScope=scope
             )["associatedAccessPolicy"]
         if live.facts["policy"] not in (None, self.policy):  # other policies stay
-            aws.eks.disassociate_access_policy(**about, policyArn=live.facts["policy"])
+            with absent("ResourceNotFoundException"):
+                aws.eks.disassociate_access_policy(**about, policyArn=live.facts["policy"])
         facts = {
             "policy": found.get("policyArn"),
             "namespaces": _namespaces(found.get("accessScope") or scope),
@@ -184,7 +186,7 @@ class AccessPolicy(Resource):
     step = "eks"
     schema = 2
     deleted_at_once = True
-    facts = answers = ("namespaces",)
+    facts = answers = exact = ("namespaces",)
 
     @property
     def deleted_with(self) -> Resource | None:

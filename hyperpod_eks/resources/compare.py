@@ -171,9 +171,10 @@ def compare_facts(
 
     A fact that is neither declared nor sent is AWS's own.  A fact that AWS does not describe is
     unknown, unless its absence means a value (``absence``).  A difference is changed if the
-    declaration differs from what was sent, or if AWS has described it as sent before: then
-    somebody has changed it.  Otherwise AWS describes it in a form of its own, and sending it again
-    would not help.  A fact that is no longer declared is reset.
+    declaration differs from what was sent, or if AWS has described it as sent before or can only
+    describe it so (``authoritative``): then somebody has changed it.  Otherwise AWS describes it in
+    a form of its own, and sending it again would not help.  A fact that is no longer declared is
+    reset.
     """
     before = sent or {}
     differs: dict[str, tuple[Fact, Fact]] = {}

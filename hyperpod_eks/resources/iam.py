@@ -147,6 +147,7 @@ class Role(Resource):
     facts = ("trusts", "policies", "path", "boundary")
     answers = ("trusts", "path", "boundary")
     later = ("policies",)
+    exact = ("policies", "boundary")  # ListAttachedRolePolicies, GetRole: the ARNs that were sent
     immutable: ClassVar[Mapping[str, str]] = {"path": "IAM moves no role"}
 
     def create_requires(self) -> Iterator[Resource]:
@@ -281,10 +282,14 @@ class Role(Resource):
 
     def _attach(self, aws: Aws, wanted: frozenset[str], there: frozenset[str]) -> None:
         attach = partial(aws.iam.attach_role_policy, RoleName=self.name)
-        detach = partial(aws.iam.detach_role_policy, RoleName=self.name)
+
+        def detach(arn: str) -> None:
+            with absent("NoSuchEntity"):  # detached before
+                aws.iam.detach_role_policy(RoleName=self.name, PolicyArn=arn)
+
         gather(
             *(partial(attach, PolicyArn=arn) for arn in sorted(wanted - there)),
-            *(partial(detach, PolicyArn=arn) for arn in sorted(there - wanted)),
+            *(partial(detach, arn) for arn in sorted(there - wanted)),
         )
 
     def delete(self, aws: Aws, live: Live) -> None:

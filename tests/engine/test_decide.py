@@ -14,7 +14,7 @@ from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resources.base import Differs, Lifecycle, Live, State
 from hyperpod_eks.resources.compare import Observation, Status
 
-from .toys import Toy
+from .toys import Attachment, Toy
 
 SQUARE: Differs = {"shape": ("round", "square")}
 OURS = Live("id-1", owner="us")
@@ -50,6 +50,7 @@ class Shared(Toy):
 
 
 TOY, RIGID, STAGED, COMING = Toy("a"), Rigid("a"), Staged("a"), Coming("a")
+EXACT = Attachment("a")
 ABSENT = Observation(TOY, Status.ABSENT)
 BUSY = Observation(TOY, Status.BUSY, replace(OURS, state=State.BUSY, why="CREATING"))
 FAILED = Observation(TOY, Status.FAILED, replace(OURS, state=State.FAILED, why="bad script"))
@@ -93,6 +94,19 @@ ROWS: list[tuple[Observation, dict[str, Any], Action, str]] = [
     (DRIFTED, {"updated": SQUARE, "just_updated": True}, Action.WAIT, "is not visible yet"),
     (DRIFTED, {"updated": SQUARE}, Action.REFUSE, "AWS does not change it"),
     (replace(DRIFTED, want=STAGED, differs=BOTH), {"updated": SQUARE}, Action.CHANGE, ""),
+    (
+        replace(DRIFTED, want=EXACT),
+        {"updated": SQUARE, "just_updated": True},
+        Action.WAIT,
+        "is not visible yet",
+    ),
+    (replace(DRIFTED, want=EXACT), {"updated": SQUARE}, Action.CHANGE, ""),
+    (
+        replace(DRIFTED, want=EXACT, differs=BOTH),
+        {"updated": BOTH},
+        Action.REFUSE,
+        "AWS does not change it",
+    ),
     (
         replace(MATCHES, unproven=SQUARE),
         {"updated": SQUARE, "just_updated": True},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from hyperpod_eks.resources.base import Live, Resource, State
 from hyperpod_eks.resources.compare import Status
 
 from .conftest import Rig
-from .toys import Cloud, Nameless, Thing, Toy
+from .toys import Attachment, Cloud, Nameless, Thing, Toy
 
 
 def test_everything_is_made_after_what_it_needs(
@@ -139,6 +140,54 @@ def test_what_the_cloud_accepts_and_never_shows_is_sent_once(rig: Rig, cloud: Cl
         (observation,) = rig.status([Stubborn("role", shape=shape)])
         assert (observation.status, dict(observation.differs)) == (Status.MATCHES, {})
         assert dict(observation.unproven) == {"shape": ("round", shape)}
+
+
+def test_what_somebody_detaches_before_it_was_described_is_attached_again(
+    rig: Rig, cloud: Cloud
+) -> None:
+    assert rig.killed_in(lambda: rig.create([Attachment("role")]), 2, after=False)
+    assert cloud.things[0].shape == "none"
+    rig.create([Attachment("role")])
+    with pytest.MonkeyPatch.context() as patch:  # a kill before the review
+        patch.setattr("hyperpod_eks.engine.apply.Apply._review", lambda _: False)
+        rig.create([Attachment("role", shape="square")])
+    cloud.things[0].shape = "bent"
+    (observation,) = rig.status([Attachment("role", shape="square")])
+    assert dict(observation.differs) == {"shape": ("bent", "square")}
+    rig.create([Attachment("role", shape="square")])
+    assert (cloud.things[0].shape, cloud.calls) == ("square", ["settle role"])
+
+
+@pytest.mark.parametrize(("late", "repeated"), [(GRACE / 4, 0), (GRACE * 1.5, 1), (GRACE * 90, 1)])
+def test_what_is_attached_and_described_late_is_at_worst_attached_twice(
+    rig: Rig, cloud: Cloud, late: float, repeated: int
+) -> None:
+    cloud.late = late
+    warnings: list[str] = []
+    rig.create([Attachment("role")], warn=warnings.append)
+    assert cloud.calls == ["create role", *["settle role"] * (1 + repeated)]
+    rig.create([Attachment("role")], warn=warnings.append)  # the next run may read old answers too
+    assert set(cloud.calls) <= {"settle role"}
+    cloud.clock.time += late
+    rig.create([Attachment("role")], warn=warnings.append)
+    assert (cloud.things[0].shape, cloud.calls, warnings) == ("round", [], [])
+
+
+@frozen
+class Unanswered(Attachment):
+    """Such a kind whose update is looked at, and not answered."""
+
+    def update(self, *about: Any) -> None:  # type: ignore[override]
+        super().update(*about)
+
+
+def test_an_attachment_that_is_never_described_is_not_waited_for_forever(
+    rig: Rig, cloud: Cloud
+) -> None:
+    cloud.late = 1e9
+    with pytest.raises(Unfinished, match="the change is not visible yet"):
+        rig.create([Unanswered("role")])
+    assert 2 < cloud.calls.count("settle role") <= 1 + Unanswered.patience / GRACE
 
 
 @frozen

@@ -17,7 +17,7 @@ from hyperpod_eks.state.file_store import FileStore, locked
 from hyperpod_eks.state.manifest import read
 
 from .conftest import Rig
-from .toys import Cloud, FakeClock, Nameless, Thing, Toy, Unsigned
+from .toys import Attachment, Cloud, FakeClock, Nameless, Thing, Toy, Unsigned
 
 SHAPES = st.sampled_from(["round", "square"])
 CALLS = st.integers(1, 14)
@@ -28,9 +28,10 @@ def declared(shape: str, more: bool) -> list[Resource]:
     vpc, bucket = Nameless("vpc"), Unsigned("bucket")
     subnet = Toy("subnet", shape=shape, needs_=(vpc,))
     address = Nameless("address", needs_=(vpc,))
-    nodes = Toy("nodes", shape=shape, needs_=(subnet, address), after=(bucket,))
+    policy = Attachment("policy", shape=shape)
+    nodes = Toy("nodes", shape=shape, needs_=(subnet, address, policy), after=(bucket,))
     extra = [Toy("extra", needs_=(vpc,))] if more else []
-    return [vpc, bucket, subnet, address, nodes, *extra]
+    return [vpc, bucket, subnet, address, policy, nodes, *extra]
 
 
 class Life(RuleBasedStateMachine):
@@ -111,7 +112,10 @@ class Life(RuleBasedStateMachine):
             record.id or record.token
             for record in records
             if record.unsure
-            or any(each.proof is Proof.SENT for each in (record.sent or {}).values())
+            or (
+                record.kind != Attachment.kind  # whose description is always believed
+                and any(each.proof is Proof.SENT for each in (record.sent or {}).values())
+            )
         }
         if shown := [thing for thing in self.ours if not {thing.id, thing.token} & silent]:
             data.draw(st.sampled_from(shown)).shape = shape

@@ -80,6 +80,10 @@ class Cloud:
     lineage: str = OURS
     process: int = 0
     rng: random.Random = field(default_factory=lambda: random.Random(0))
+    late: float = 0.0
+    """Seconds for which the first update of an `Attachment` is not described."""
+    old: dict[str, tuple[str, float]] = field(default_factory=dict)
+    """The shape before that update, and when it was, by id."""
 
     def call(self, aws: Any, what: str, effect: Callable[[], Any]) -> Any:
         """Make a mutating call; the ``fuse``-th kills the process before or after its effect."""
@@ -112,6 +116,11 @@ class Cloud:
             raise Killed
         now = self.clock.now()
         return [t for t in self.things if t.name == name and t.visible_at <= now]
+
+    def described(self, id_: str, shape: str) -> str:
+        """Return the shape that an `Attachment` is described with."""
+        old, since = self.old.get(id_, (shape, 0.0))
+        return old if self.clock.now() < since + self.late else shape
 
     def inventory(self) -> list[tuple[str, str | None, str]]:
         return sorted((t.name, t.owner, t.shape) for t in self.things)
@@ -197,6 +206,26 @@ class Unsigned(Toy):
             return self.cloud.add(self.label, None, token, self.shape)
 
         return self._live(self.cloud.call(aws, f"create {self.label}", effect))
+
+
+@frozen
+class Attachment(Toy):
+    """A kind whose shape an update sets; it is described as it was sent, but perhaps late."""
+
+    later = exact = ("shape",)
+
+    def find(self, snapshot: Snapshot) -> Sequence[Live]:
+        return [
+            replace(live, facts={"shape": self.cloud.described(live.id, live.facts["shape"])})
+            for live in super().find(snapshot)
+        ]
+
+    def create(self, aws: Aws, references: References, token: str) -> Live:
+        return Toy.create(replace(self, shape="none"), aws, references, token)
+
+    def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> Live:
+        self.cloud.old.setdefault(live.id, (live.facts["shape"], self.cloud.clock.now()))
+        return super().update(aws, references, live, differs)
 
 
 class ToyAws:

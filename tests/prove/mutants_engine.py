@@ -6,6 +6,7 @@ from .mutant import Mutant
 
 JOURNAL = "tests/test_manifest.py"
 KILLS = "tests/prove/test_kills.py"
+ATTACHMENTS = "tests/prove/test_attachments.py"
 LOCKS = "tests/cli/test_s3_state.py"
 CLAIM = "tests/cli/test_claim.py"
 
@@ -80,6 +81,32 @@ ENGINE_MUTANTS = (
         "state/manifest.py",
         "            self._put(want.key, replace(known, since=now))\n",
         "",
+    ),
+    Mutant(
+        "what is attached is not believed to be detached",
+        "resources/base.py",
+        "return name in self.exact",
+        "return False",
+    ),
+    Mutant(
+        "what is attached and described late is refused",
+        "engine/decide.py",
+        "again = not given.just_updated and differs.keys() <= {*want.exact}",
+        "again = False",
+    ),
+    Mutant(
+        "a role's detached policies stay detached",
+        "resources/iam.py",
+        'exact = ("policies", "boundary")',
+        "exact = ()",
+        ATTACHMENTS,
+    ),
+    Mutant(
+        "a rule that exists stops the others",
+        "resources/ec2/security_group.py",
+        "    for each in permissions:\n        with absent(done):",
+        "    for each in permissions:\n        if False:",
+        ATTACHMENTS,
     ),
     Mutant("twins are ignored", "resources/compare.py", "    if unused:\n", "    if False:\n"),
     Mutant(

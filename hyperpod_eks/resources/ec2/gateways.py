@@ -10,6 +10,7 @@ from typing import ClassVar
 from hyperpod_eks.aws import prices
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.ec2 import ADDRESSES, INTERNET_GATEWAYS, NAT_GATEWAYS, ROUTE_TABLES
+from hyperpod_eks.aws.failures import absent
 from hyperpod_eks.aws.prices import Item
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.aws.tags import LINEAGE, owner
@@ -56,6 +57,7 @@ class InternetGateway(Resource):
     deleted_at_once = True
     identity = Identity.NONE
     facts = later = ("vpc",)
+    exact = facts  # DescribeInternetGateways: the id of AttachInternetGateway
 
     @property
     def place(self) -> Vpc:
@@ -108,7 +110,8 @@ class InternetGateway(Resource):
     def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> Live:
         """Attach it to the VPC."""
         vpc = references(self.vpc).id
-        aws.ec2.attach_internet_gateway(InternetGatewayId=live.id, VpcId=vpc)
+        with absent("Resource.AlreadyAssociated"):
+            aws.ec2.attach_internet_gateway(InternetGatewayId=live.id, VpcId=vpc)
         return replace(live, facts={"vpc": vpc})
 
     def used_by(self, snapshot: Snapshot, live: Live) -> list[str]:

@@ -56,6 +56,7 @@ class RouteTable(Resource):
     facts = ("vpc", "target", "subnets")
     answers = ("vpc",)
     later = ("target", "subnets")
+    exact = later  # DescribeRouteTables: the ids of CreateRoute and AssociateRouteTable
 
     @property
     def place(self) -> Vpc:
@@ -145,9 +146,9 @@ class RouteTable(Resource):
         way = route | {over: target}
         calls: list[Callable[[], object]] = []
         if target is None and there is not None:
-            calls.append(partial(ec2.delete_route, **route))
+            calls.append(partial(_delete_route, aws, route))
         elif target is not None and there is None:
-            calls.append(partial(ec2.create_route, **way))
+            calls.append(partial(_create_route, aws, way))
         elif there != target:
             calls.append(partial(ec2.replace_route, **way))
         wanted = self.expected("subnets", references)
@@ -165,6 +166,19 @@ class RouteTable(Resource):
         off = aws.ec2.disassociate_route_table
         gather(*(partial(off, AssociationId=x) for x in live.attributes["associations"].values()))
         aws.ec2.delete_route_table(RouteTableId=live.id)
+
+
+def _create_route(aws: Aws, way: JsonObject) -> None:
+    """Create a route, or replace one that DescribeRouteTables has not shown yet."""
+    with absent("RouteAlreadyExists"):
+        aws.ec2.create_route(**way)
+        return
+    aws.ec2.replace_route(**way)
+
+
+def _delete_route(aws: Aws, route: JsonObject) -> None:
+    with absent("InvalidRoute.NotFound"):
+        aws.ec2.delete_route(**route)
 
 
 def _associate(aws: Aws, table: str, subnet: str) -> None:

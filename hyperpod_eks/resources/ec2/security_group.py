@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import ClassVar
 
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.ec2 import SECURITY_GROUPS
+from hyperpod_eks.aws.failures import absent
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.aws.tags import owner
 from hyperpod_eks.documents import Json, JsonMapping, JsonObject
@@ -73,6 +74,7 @@ class SecurityGroup(Resource):
     identity = Identity.REFUSED_TWICE
     facts = ("vpc", "ingress", "egress")
     later = ("ingress", "egress")
+    exact = later  # DescribeSecurityGroups: the ids, blocks and ports that were authorized
 
     @property
     def place(self) -> Vpc:
@@ -159,10 +161,12 @@ class SecurityGroup(Resource):
             ("egress", ec2.authorize_security_group_egress, ec2.revoke_security_group_egress),
         ):
             wanted, there = self.expected(name, references), live.facts[name]
-            for call, rules in ((allow, wanted - there), (revoke, there - wanted)):
+            for call, rules, done in (
+                (allow, wanted - there, "InvalidPermission.Duplicate"),
+                (revoke, there - wanted, "InvalidPermission.NotFound"),
+            ):
                 if rules:
-                    permissions = [_permission(rule, live.id) for rule in sorted(rules)]
-                    calls.append(partial(call, GroupId=live.id, IpPermissions=permissions))
+                    calls.append(partial(_change, call, live.id, rules, done))
         gather(*calls)
         rules = {name: self.expected(name, references) for name in ("ingress", "egress")}
         return replace(live, facts={**live.facts, **rules})
@@ -186,6 +190,20 @@ class SecurityGroup(Resource):
                 if g["GroupId"] != live.id
             ),
         ]
+
+
+def _change(call: Callable[..., object], group: str, rules: Iterable[str], done: str) -> None:
+    """Authorize or revoke rules: all with one call, or one by one if EC2 answers ``done`` to that.
+
+    One rule that was authorized or revoked before is enough for that answer.
+    """
+    permissions = [_permission(rule, group) for rule in sorted(rules)]
+    with absent(done):
+        call(GroupId=group, IpPermissions=permissions)
+        return
+    for each in permissions:
+        with absent(done):
+            call(GroupId=group, IpPermissions=[each])
 
 
 def _ids(snapshot: Snapshot, peers: tuple[str | SecurityGroup, ...]) -> list[str]:
