@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from hyperpod_eks.aws.errors import PATIENCE, ErrorKind
+from hyperpod_eks.errors import HyperpodError
 from hyperpod_eks.resolve.endpoints import CLOSED
 
 from .conftest import Owner
@@ -127,6 +129,27 @@ def test_nat_gateways_come_and_go_with_their_addresses_and_routes(owner: Owner) 
     assert ours(owner, "describe_internet_gateways", "InternetGateways") == []
     assert owner.deletes(one) == []
     assert owner.account() == owner.before
+
+
+def test_a_default_route_of_somebody_else_is_never_replaced(
+    owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PATIENCE, ErrorKind.EXISTS, 1.0)
+    owner.declares(HEAD)
+    ec2: Any = owner.aws.ec2
+    gateway = ec2.create_transit_gateway()["TransitGateway"]["TransitGatewayId"]
+    (table,) = [
+        each["RouteTableId"]
+        for each in ours(owner, "describe_route_tables", "RouteTables")
+        if any(route.get("NatGatewayId") for route in each["Routes"])
+    ]
+    way = {"RouteTableId": table, "DestinationCidrBlock": "0.0.0.0/0"}
+    ec2.replace_route(**way, TransitGatewayId=gateway)
+
+    with pytest.raises(HyperpodError, match="RouteAlreadyExists"):
+        owner.declares(HEAD)
+    (found,) = ec2.describe_route_tables(RouteTableIds=[table])["RouteTables"]
+    assert gateway in [route.get("TransitGatewayId") for route in found["Routes"]]
 
 
 @pytest.mark.prove

@@ -430,12 +430,11 @@ class Backend(EC2Backend):
             if eip.eni is nat._eni:
                 self.disassociate_address(address=eip.public_ip)
         self._drop_eni(nat._eni.id)
+        current().clock.after(_NAT_AFTERLIFE, partial(self._forget, nat.id))
 
-        def forget() -> None:
-            self.nat_gateways.pop(nat.id, None)
-            self.tags.pop(nat.id, None)
-
-        current().clock.after(_NAT_AFTERLIFE, forget)
+    def _forget(self, nat_gateway_id: str) -> None:
+        self.nat_gateways.pop(nat_gateway_id, None)
+        self.tags.pop(nat_gateway_id, None)
 
     def _nat(self, nat_gateway_id: str) -> NatGateway:
         if nat_gateway_id not in self.nat_gateways:

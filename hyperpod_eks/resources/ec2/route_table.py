@@ -148,7 +148,7 @@ class RouteTable(Resource):
         if target is None and there is not None:
             calls.append(partial(_delete_route, aws, route))
         elif target is not None and there is None:
-            calls.append(partial(_create_route, aws, way))
+            calls.append(partial(_create_route, aws, way, target))
         elif there != target:
             calls.append(partial(ec2.replace_route, **way))
         wanted = self.expected("subnets", references)
@@ -168,12 +168,23 @@ class RouteTable(Resource):
         aws.ec2.delete_route_table(RouteTableId=live.id)
 
 
-def _create_route(aws: Aws, way: JsonObject) -> None:
-    """Create a route, or replace one that DescribeRouteTables has not shown yet."""
-    with absent("RouteAlreadyExists"):
+def _create_route(aws: Aws, way: JsonObject, target: str) -> None:
+    """Create the default route, or repeat that for one which was not described yet.
+
+    Raises ClientError, as CreateRoute does, for a default route to what is not ours.
+    """
+    from hyperpod_eks.aws.exceptions import ClientError  # noqa: PLC0415
+
+    try:
         aws.ec2.create_route(**way)
-        return
-    aws.ec2.replace_route(**way)
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "RouteAlreadyExists":
+            raise
+        (table,) = aws.ec2.describe_route_tables(RouteTableIds=[way["RouteTableId"]])["RouteTables"]
+        ways = [each for each in table["Routes"] if each.get("DestinationCidrBlock") == ANYWHERE]
+        if any(target not in each.values() for each in ways):
+            raise
+        aws.ec2.replace_route(**way)
 
 
 def _delete_route(aws: Aws, route: JsonObject) -> None:
