@@ -22,6 +22,8 @@ OTHERS = "0123456789abcdef"
 """The lineage of another team whose cluster has the same name."""
 
 _ID = re.compile(r"\b([A-Za-z]+)-[0-9a-f]{8,32}(?:-[0-9a-f]{4,12})*\b")
+RANDOM = ("MountName",)
+"""Members whose values a service chooses at random, though they are no ids."""
 _ADDRESS = re.compile(r"\b\d+\.\d+\.\d+\.\d+\b(?!/)")
 _LOOSE = re.compile(r"^(secrets|pods|nodes|events|leases|endpoint|replicasets|controllerrev)")
 
@@ -165,7 +167,7 @@ def _plain(text: str) -> str:
 
 def _sorted(value: Any) -> Any:
     if isinstance(value, dict):
-        return sorted([_plain(str(k)), _sorted(v)] for k, v in value.items())
+        return sorted([_plain(str(k)), k if k in RANDOM else _sorted(v)] for k, v in value.items())
     if isinstance(value, list):
         return sorted((_sorted(each) for each in value), key=repr)
     return _plain(value) if isinstance(value, str) else value
