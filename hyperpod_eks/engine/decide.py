@@ -190,7 +190,7 @@ def _decide_present(observation: Observation, live: Live, given: Circumstances) 
     if not given.updated and (barred := immutable(want, differs)):
         return Decision(Action.REFUSE, barred, differs, unchanged(observation))
     # detached by somebody since, or described late: sending it again harms nothing
-    again = not given.just_updated and differs.keys() <= {*want.exact}
+    again = not given.just_updated and differs.keys() <= {*want.attached}
     if differs and (not given.updated or again or want.first(differs) != given.updated):
         lines = [*disruptions(want, live, observation.differs), *overwritten(observation)]
         lost = [line.removeprefix(f"{want.key}: ") for line in lines]

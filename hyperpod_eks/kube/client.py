@@ -125,9 +125,13 @@ class Access:
 
     @property
     def authorities(self) -> str:
-        """What to trust, as PEM: the CA, and the bundle unless the CA was enough."""
-        further = "" if self.alone.is_set() else transport.certificates(self.bundle)
-        return f"{self._own}\n{further}"
+        """The CA and the bundle, as PEM."""
+        return f"{self._own}\n{transport.certificates(self.bundle)}"
+
+    @property
+    def needed_authorities(self) -> str:
+        """The CA, and the bundle unless the CA was enough, as PEM."""
+        return self._own if self.alone.is_set() else self.authorities
 
     @property
     def _own(self) -> str:
@@ -181,7 +185,7 @@ def _try_alone(manager: PoolManager, access: Access) -> None:
     """
     from urllib3.exceptions import SSLError  # noqa: PLC0415
 
-    options, send = manager.connection_pool_kw, manager.request
+    options, send, lock = manager.connection_pool_kw, manager.request, threading.Lock()
     alone = options["ssl_context"] = transport.trusting(None, access._own)
 
     def request(*what: Any, **how: Any) -> BaseHTTPResponse:
@@ -193,12 +197,15 @@ def _try_alone(manager: PoolManager, access: Access) -> None:
             if not isinstance(error.args[0], ssl.SSLCertVerificationError):
                 raise
         else:
-            if options["ssl_context"] is alone:  # no other thread has changed it meanwhile
-                access.alone.set()
+            with lock:
+                if options["ssl_context"] is alone:
+                    access.alone.set()
             return answer
         # nothing was sent; connections with another context are others
-        options["ssl_context"] = transport.trusting(access.bundle, access._own)
-        access.alone.clear()
+        both = transport.trusting(access.bundle, access._own)
+        with lock:
+            options["ssl_context"] = both
+            access.alone.clear()
         return send(*what, **how)
 
     vars(manager)["request"] = request
@@ -454,7 +461,7 @@ def kubeconfig(access: Access) -> Iterator[Path]:
     exits before.
     """
     name, proxy = access.cluster, transport.proxy_for(access.endpoint)
-    authorities = base64.b64encode(access.authorities.encode()).decode()
+    authorities = base64.b64encode(access.needed_authorities.encode()).decode()
     cluster = {"server": access.endpoint, "certificate-authority-data": authorities}
     cluster |= {"proxy-url": proxy.url} if proxy else {}
     document = {

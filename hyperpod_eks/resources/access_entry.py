@@ -62,7 +62,7 @@ class AccessEntry(Resource):
     deleted_at_once = True
     facts = answers = ("policy", "namespaces", "groups")
     later = ("policy", "namespaces")
-    exact = facts  # ListAssociatedAccessPolicies, DescribeAccessEntry: ARN and names as sent
+    attached = ("policy",)
 
     @classmethod
     def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
@@ -186,7 +186,7 @@ class AccessPolicy(Resource):
     step = "eks"
     schema = 2
     deleted_at_once = True
-    facts = answers = exact = ("namespaces",)
+    facts = answers = ("namespaces",)
 
     @property
     def deleted_with(self) -> Resource | None:

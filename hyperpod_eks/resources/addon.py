@@ -100,7 +100,6 @@ class PodIdentity(Resource):
     step = "addons"
     deleted_at_once = True
     facts = answers = ("role",)
-    exact = facts  # DescribePodIdentityAssociation: the ARN that was sent
 
     @classmethod
     def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:

@@ -215,10 +215,11 @@ class Resource(ABC):
     """Facts that the first ``update`` sets, not ``create``."""
     answers: ClassVar[tuple[str, ...]] = ()
     """Facts that AWS describes in its answer to the request that first sets them."""
-    exact: ClassVar[tuple[str, ...]] = ()
-    """Facts that AWS can only describe as they were sent, such as the ids of what is attached.
+    attached: ClassVar[tuple[str, ...]] = ()
+    """Facts that name what is attached by ids or ARNs, in the form in which they are sent.
 
-    ``update`` may be repeated for them, since a description may be older than the last one.
+    What is missing from them was detached, also before AWS has described it once.  ``update`` may
+    be repeated for them, since a description may be older than the last one.
     """
     immutable: ClassVar[Mapping[str, str]] = {}
     """Fields that AWS cannot change in place, with the reasons."""
@@ -394,8 +395,8 @@ class Resource(ABC):
         return found
 
     def authoritative(self, name: str) -> bool:
-        """Whether AWS's description always counts: it has no form of its own for the fact."""
-        return name in self.exact
+        """Whether AWS's description always counts: the fact is existence, not a setting."""
+        return False
 
     def reverts(self, name: str) -> bool:
         """Whether a fact that is no longer declared is reset; otherwise it is left to AWS."""

@@ -171,9 +171,9 @@ def compare_facts(
 
     A fact that is neither declared nor sent is AWS's own.  A fact that AWS does not describe is
     unknown, unless its absence means a value (``absence``).  A difference is changed if the
-    declaration differs from what was sent, or if AWS has described it as sent before or can only
-    describe it so (``authoritative``): then somebody has changed it.  Otherwise AWS describes it in
-    a form of its own, and sending it again would not help.  A fact that is no longer declared is
+    declaration differs from what was sent, or if AWS has described it as sent before, or if
+    something that is attached is missing: then somebody has changed it.  Otherwise AWS describes it
+    in a form of its own, and sending it again would not help.  A fact that is no longer declared is
     reset.
     """
     before = sent or {}
@@ -192,7 +192,13 @@ def compare_facts(
         elif is_ is ABSENT and (as_sent or sent is None):
             unknown.append(name)
             after.setdefault(name, Sent(value))
-        elif past and as_sent and past.proof is Proof.SENT and not want.authoritative(name):
+        elif (
+            past
+            and as_sent
+            and past.proof is Proof.SENT
+            and not want.authoritative(name)
+            and not (name in want.attached and _lacks(is_, declared))
+        ):
             unproven[name] = (is_, declared)
         else:
             last = _like(declared, past.value) if past and not withdrawn(past) else None
@@ -214,6 +220,13 @@ def compare_facts(
         unknown=tuple(unknown),
         sent=after,
     )
+
+
+def _lacks(described: Fact, declared: Fact) -> bool:
+    """Whether something that was attached is missing; what others have added does not count."""
+    if isinstance(declared, frozenset):
+        return not declared <= frozenset(described or ())
+    return described in NOTHING
 
 
 def overwritten(observation: Observation) -> list[str]:

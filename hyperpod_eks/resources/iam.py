@@ -147,7 +147,7 @@ class Role(Resource):
     facts = ("trusts", "policies", "path", "boundary")
     answers = ("trusts", "path", "boundary")
     later = ("policies",)
-    exact = ("policies", "boundary")  # ListAttachedRolePolicies, GetRole: the ARNs that were sent
+    attached = ("policies", "boundary")
     immutable: ClassVar[Mapping[str, str]] = {"path": "IAM moves no role"}
 
     def create_requires(self) -> Iterator[Resource]:

@@ -83,7 +83,7 @@ class OidcProvider(Resource):
     tag_type = "oidc-provider"
     deleted_at_once = True
     facts = ("audience",)
-    exact = facts  # GetOpenIDConnectProvider, ClientIDList: whether it has the audience
+    attached = facts
     absence: ClassVar[Facts] = {"audience": ""}  # ClientIDList: all audiences
 
     @classmethod

@@ -110,7 +110,6 @@ class Bucket(Resource):
     deleted_at_once = True
     facts = ("public_access", "ownership", "encryption", "policy")
     later = ("public_access", "encryption", "policy")
-    exact = ("public_access", "ownership")  # truth values and the name of a mode, not documents
 
     @classmethod
     def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:

@@ -10,6 +10,8 @@ import pytest
 from hyperpod_eks.aws.errors import PATIENCE, ErrorKind
 from hyperpod_eks.errors import HyperpodError
 from hyperpod_eks.resolve.endpoints import CLOSED
+from hyperpod_eks.resources.ec2.route_table import RouteTable
+from hyperpod_eks.resources.ec2.vpc import Vpc
 
 from .conftest import Owner
 
@@ -131,7 +133,7 @@ def test_nat_gateways_come_and_go_with_their_addresses_and_routes(owner: Owner) 
     assert owner.account() == owner.before
 
 
-def test_a_default_route_of_somebody_else_is_never_replaced(
+def test_a_default_route_to_a_transit_gateway_is_kept(
     owner: Owner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(PATIENCE, ErrorKind.EXISTS, 1.0)
@@ -150,6 +152,20 @@ def test_a_default_route_of_somebody_else_is_never_replaced(
         owner.declares(HEAD)
     (found,) = ec2.describe_route_tables(RouteTableIds=[table])["RouteTables"]
     assert gateway in [route.get("TransitGatewayId") for route in found["Routes"]]
+
+
+def test_a_default_route_that_is_propagated_does_not_hide_ours() -> None:
+    routes = [
+        {"GatewayId": "vgw-1", "Origin": "EnableVgwRoutePropagation"},
+        {"NatGatewayId": "nat-1", "Origin": "CreateRoute"},
+    ]
+    described: Any = {
+        "RouteTableId": "rtb-1",
+        "VpcId": "vpc-1",
+        "Routes": [{"DestinationCidrBlock": "0.0.0.0/0", **route} for route in routes],
+    }
+    table = RouteTable("private", vpc=Vpc("vpc", cidr="10.0.0.0/16"), target=None, subnets=())
+    assert table._live(described).facts["target"] == "nat-1"
 
 
 @pytest.mark.prove

@@ -146,16 +146,28 @@ def test_what_somebody_detaches_before_it_was_described_is_attached_again(
     rig: Rig, cloud: Cloud
 ) -> None:
     assert rig.killed_in(lambda: rig.create([Attachment("role")]), 2, after=False)
-    assert cloud.things[0].shape == "none"
+    assert cloud.things[0].shape == ""
     rig.create([Attachment("role")])
     with pytest.MonkeyPatch.context() as patch:  # a kill before the review
         patch.setattr("hyperpod_eks.engine.apply.Apply._review", lambda _: False)
         rig.create([Attachment("role", shape="square")])
     cloud.things[0].shape = "bent"
     (observation,) = rig.status([Attachment("role", shape="square")])
-    assert dict(observation.differs) == {"shape": ("bent", "square")}
+    assert dict(observation.differs) == {"shape": (frozenset({"bent"}), frozenset({"square"}))}
     rig.create([Attachment("role", shape="square")])
     assert (cloud.things[0].shape, cloud.calls) == ("square", ["settle role"])
+
+
+def test_what_somebody_attaches_before_it_was_described_stays(rig: Rig, cloud: Cloud) -> None:
+    with pytest.MonkeyPatch.context() as patch:  # a kill before the review
+        patch.setattr("hyperpod_eks.engine.apply.Apply._review", lambda _: False)
+        rig.create([Attachment("role")])
+    cloud.things[0].shape = "round bent"
+    for _ in range(2):
+        warnings: list[str] = []
+        rig.create([Attachment("role")], warn=warnings.append)
+        assert (cloud.things[0].shape, cloud.calls) == ("round bent", [])
+        assert "bent" in warnings[0]
 
 
 @pytest.mark.parametrize(("late", "repeated"), [(GRACE / 4, 0), (GRACE * 1.5, 1), (GRACE * 90, 1)])

@@ -13,7 +13,15 @@ from botocore.exceptions import ClientError
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resources.base import Differs, Identity, Live, References, Resource, State
+from hyperpod_eks.resources.base import (
+    Differs,
+    Fact,
+    Identity,
+    Live,
+    References,
+    Resource,
+    State,
+)
 from hyperpod_eks.workers import Clock, Result
 
 OURS = "ours"
@@ -210,22 +218,25 @@ class Unsigned(Toy):
 
 @frozen
 class Attachment(Toy):
-    """A kind whose shape an update sets; it is described as it was sent, but perhaps late."""
+    """A kind whose shapes, a set, an update attaches; they are described as sent, perhaps late."""
 
-    later = exact = ("shape",)
+    later = attached = ("shape",)
 
-    def find(self, snapshot: Snapshot) -> Sequence[Live]:
-        return [
-            replace(live, facts={"shape": self.cloud.described(live.id, live.facts["shape"])})
-            for live in super().find(snapshot)
-        ]
+    def expected(self, name: str, references: References) -> Fact:
+        return frozenset(self.shape.split())
+
+    def _live(self, thing: Thing) -> Live:
+        shape = self.cloud.described(thing.id, thing.shape)
+        return replace(super()._live(thing), facts={"shape": frozenset(shape.split())})
 
     def create(self, aws: Aws, references: References, token: str) -> Live:
-        return Toy.create(replace(self, shape="none"), aws, references, token)
+        return Toy.create(replace(self, shape=""), aws, references, token)
 
     def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> Live:
-        self.cloud.old.setdefault(live.id, (live.facts["shape"], self.cloud.clock.now()))
-        return super().update(aws, references, live, differs)
+        (old,) = (thing.shape for thing in self.cloud.things if thing.id == live.id)
+        self.cloud.old.setdefault(live.id, (old, self.cloud.clock.now()))
+        done = super().update(aws, references, live, differs)
+        return replace(done, facts={"shape": frozenset(self.shape.split())})
 
 
 class ToyAws:

@@ -84,21 +84,27 @@ ENGINE_MUTANTS = (
     ),
     Mutant(
         "what is attached is not believed to be detached",
-        "resources/base.py",
-        "return name in self.exact",
-        "return False",
+        "resources/compare.py",
+        "and not (name in want.attached and _lacks(is_, declared))",
+        "",
+    ),
+    Mutant(
+        "what others attach before it was described is detached",
+        "resources/compare.py",
+        "return not declared <= frozenset(described or ())",
+        "return declared != described",
     ),
     Mutant(
         "what is attached and described late is refused",
         "engine/decide.py",
-        "again = not given.just_updated and differs.keys() <= {*want.exact}",
+        "again = not given.just_updated and differs.keys() <= {*want.attached}",
         "again = False",
     ),
     Mutant(
         "a role's detached policies stay detached",
         "resources/iam.py",
-        'exact = ("policies", "boundary")',
-        "exact = ()",
+        'attached = ("policies", "boundary")',
+        "attached = ()",
         ATTACHMENTS,
     ),
     Mutant(

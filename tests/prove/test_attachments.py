@@ -17,7 +17,7 @@ from hyperpod_eks.resources.base import KINDS, Facts, Live, Resource
 from hyperpod_eks.resources.ec2.gateways import InternetGateway
 from hyperpod_eks.resources.ec2.route_table import RouteTable
 from hyperpod_eks.resources.ec2.security_group import SecurityGroup
-from hyperpod_eks.resources.ec2.vpc import ANYWHERE, Vpc
+from hyperpod_eks.resources.ec2.vpc import ANYWHERE
 from hyperpod_eks.resources.iam import Role
 
 from . import oracles
@@ -70,25 +70,12 @@ def one_of_two_rules(host: Host) -> None:
     ec2.revoke_security_group_egress(GroupId=group["GroupId"], IpPermissions=[inside])
 
 
-def names(host: Host) -> None:
-    ec2 = host.session.somebody("ec2")
-    (vpc,) = ec2.describe_vpcs(Filters=OURS)["Vpcs"]
-    ec2.modify_vpc_attribute(VpcId=vpc["VpcId"], EnableDnsHostnames={"Value": False})
-
-
-def ownership(host: Host) -> None:
-    host.session.somebody("s3").put_bucket_ownership_controls(
-        Bucket=f"sagemaker-{NAME}-{ACCOUNT}-{REGION}",
-        OwnershipControls={"Rules": [{"ObjectOwnership": "BucketOwnerPreferred"}]},
-    )
-
-
 @pytest.mark.parametrize(
     ("before", "meddlers"),
     [
         # while a NAT gateway has an address, EC2 refuses to detach the internet gateway
         ("ec2:CreateNatGateway", (gateway,)),
-        ("eks:CreateCluster", (policies, names, rules, ownership)),
+        ("eks:CreateCluster", (policies, rules)),
         ("sagemaker:CreateCluster", (policies, routes)),
     ],
 )
@@ -110,7 +97,6 @@ NEW: Mapping[type[Resource], Facts] = {
     InternetGateway: {"vpc": None},
     RouteTable: {"target": None, "subnets": frozenset()},
     SecurityGroup: {"ingress": frozenset(), "egress": frozenset()},
-    Vpc: {"dns": (True, False)},
 }
 """The facts as if nothing had been attached yet."""
 
@@ -154,8 +140,31 @@ def test_what_is_attached_and_described_late_is_no_error(
 
 def test_what_is_sent_again_asks_for_no_consent_and_is_no_refusal() -> None:
     """A description that is older than the last update would ask or refuse without a cause."""
-    exact = [kind for kind in {*KINDS.values()} if kind.exact]
-    assert {*NEW} <= {*exact}
-    for kind in exact:
-        assert {*kind.exact} <= {*kind.facts}, kind
-        assert not {*kind.exact} & {*kind.guards, *kind.asks, *kind.immutable}, kind
+    kinds = [kind for kind in {*KINDS.values()} if kind.attached]
+    assert {*NEW} <= {*kinds}
+    for kind in kinds:
+        assert {*kind.attached} <= {*kind.facts}, kind
+        assert not {*kind.attached} & {*kind.guards, *kind.asks, *kind.immutable}, kind
+
+
+def test_what_somebody_attaches_while_a_create_runs_stays(prover: Prover) -> None:
+    host = prover.host
+    prover.begin()
+    assert host.run(
+        "create", fuse=Boundary("before", "sagemaker:CreateCluster"), config=TWO_NODES
+    ).dead
+    iam, ec2 = host.session.somebody("iam"), host.session.somebody("ec2")
+    role, extra = f"{NAME}-eks-{REGION}", "arn:aws:iam::aws:policy/AmazonSSMManagedInstanceCore"
+    iam.attach_role_policy(RoleName=role, PolicyArn=extra)
+    (table, *_) = ec2.describe_route_tables(Filters=OURS)["RouteTables"]
+    subnet = ec2.create_subnet(VpcId=table["VpcId"], CidrBlock="10.0.255.0/28")["Subnet"][
+        "SubnetId"
+    ]
+    ec2.associate_route_table(RouteTableId=table["RouteTableId"], SubnetId=subnet)
+
+    for _ in range(2):
+        prover.finish("create", TWO_NODES)
+        attached = iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"]
+        assert extra in [each["PolicyArn"] for each in attached]
+        (table,) = ec2.describe_route_tables(RouteTableIds=[table["RouteTableId"]])["RouteTables"]
+        assert subnet in [each.get("SubnetId") for each in table["Associations"]]

@@ -63,7 +63,7 @@ class VpcEndpoint(Resource):
     keep_group = "network"
     identity = Identity.REFUSED_TWICE
     facts = answers = ("vpc", "service", "route_tables", "subnets", "security_groups", "policy")
-    exact = ("route_tables", "subnets", "security_groups")  # DescribeVpcEndpoints: their ids
+    attached = ("route_tables", "subnets", "security_groups")
 
     @property
     def place(self) -> Vpc:

@@ -57,7 +57,7 @@ class InternetGateway(Resource):
     deleted_at_once = True
     identity = Identity.NONE
     facts = later = ("vpc",)
-    exact = facts  # DescribeInternetGateways: the id of AttachInternetGateway
+    attached = facts
 
     @property
     def place(self) -> Vpc:
@@ -110,7 +110,7 @@ class InternetGateway(Resource):
     def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> Live:
         """Attach it to the VPC."""
         vpc = references(self.vpc).id
-        with absent("Resource.AlreadyAssociated"):
+        with absent("Resource.AlreadyAssociated"):  # the next look says to which VPC
             aws.ec2.attach_internet_gateway(InternetGatewayId=live.id, VpcId=vpc)
         return replace(live, facts={"vpc": vpc})
 

@@ -56,7 +56,7 @@ class RouteTable(Resource):
     facts = ("vpc", "target", "subnets")
     answers = ("vpc",)
     later = ("target", "subnets")
-    exact = later  # DescribeRouteTables: the ids of CreateRoute and AssociateRouteTable
+    attached = later
 
     @property
     def place(self) -> Vpc:
@@ -96,9 +96,7 @@ class RouteTable(Resource):
 
     def _live(self, item: JsonMapping) -> Live:
         ways = [
-            route.get("GatewayId") or route.get("NatGatewayId")
-            for route in item.get("Routes", ())
-            if route.get("DestinationCidrBlock") == ANYWHERE
+            route.get("GatewayId") or route.get("NatGatewayId") for route in _default_routes(item)
         ]
         users = {
             a["SubnetId"]: a["RouteTableAssociationId"]
@@ -169,9 +167,9 @@ class RouteTable(Resource):
 
 
 def _create_route(aws: Aws, way: JsonObject, target: str) -> None:
-    """Create the default route, or repeat that for one which was not described yet.
+    """Create the default route, unless EC2 already has it and had not described it before.
 
-    Raises ClientError, as CreateRoute does, for a default route to what is not ours.
+    Raises ClientError, as CreateRoute does, for a default route to something else.
     """
     from hyperpod_eks.aws.exceptions import ClientError  # noqa: PLC0415
 
@@ -181,10 +179,21 @@ def _create_route(aws: Aws, way: JsonObject, target: str) -> None:
         if error.response["Error"]["Code"] != "RouteAlreadyExists":
             raise
         (table,) = aws.ec2.describe_route_tables(RouteTableIds=[way["RouteTableId"]])["RouteTables"]
-        ways = [each for each in table["Routes"] if each.get("DestinationCidrBlock") == ANYWHERE]
-        if any(target not in each.values() for each in ways):
+        if not any(target in each.values() for each in _default_routes(table)):
             raise
-        aws.ec2.replace_route(**way)
+
+
+def _default_routes(table: JsonMapping) -> list[JsonMapping]:
+    """Return the default routes that somebody has created: a virtual gateway propagates others.
+
+    A table can have one of each (Amazon VPC User Guide, "Route priority").
+    """
+    return [
+        each
+        for each in table.get("Routes", ())
+        if each.get("DestinationCidrBlock") == ANYWHERE
+        and each.get("Origin") != "EnableVgwRoutePropagation"
+    ]
 
 
 def _delete_route(aws: Aws, route: JsonObject) -> None:

@@ -74,7 +74,7 @@ class SecurityGroup(Resource):
     identity = Identity.REFUSED_TWICE
     facts = ("vpc", "ingress", "egress")
     later = ("ingress", "egress")
-    exact = later  # DescribeSecurityGroups: the ids, blocks and ports that were authorized
+    attached = later
 
     @property
     def place(self) -> Vpc:

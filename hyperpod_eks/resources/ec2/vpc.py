@@ -68,7 +68,6 @@ class Vpc(Resource):
     facts = ("cidr", "dns")
     answers = ("cidr",)
     later = ("dns",)
-    exact = later  # DescribeVpcAttribute: the truth values of ModifyVpcAttribute
     immutable: ClassVar[Mapping[str, str]] = {
         "cidr": "a VPC keeps its first block (network.secondary_cidrs adds others)"
     }
