@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -15,7 +15,7 @@ from hyperpod_eks.cli.documents import called
 from hyperpod_eks.cli.options import Place
 from hyperpod_eks.cli.settings import entered, settings
 from hyperpod_eks.documents import JsonMapping
-from hyperpod_eks.errors import HyperpodError, NotFound, Usage
+from hyperpod_eks.errors import Exit, HyperpodError, NotFound, Usage
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources import eks
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
@@ -53,6 +53,17 @@ def described_node(snapshot: Snapshot, name: str, id_: str, place: Place) -> Jso
         f"the cluster {name} has no node {id_}",
         f"To list them: hyperpod-eks nodes {called(name, place)}",
     )
+
+
+def exit_of(done: Sequence[str], failed: Sequence[Mapping[str, object]]) -> Exit:
+    """Return the exit code of an action on nodes: NOT_FOUND if the cluster has none of them."""
+    if not done and failed and all(each["code"] in NO_SUCH_NODE for each in failed):
+        return Exit.NOT_FOUND
+    return Exit.FAILED if failed else Exit.OK
+
+
+NO_SUCH_NODE = ("InstanceIdNotFound", "NodeIdNotFound")
+"""Codes of BatchRebootClusterNodes and BatchReplaceClusterNodes, and of BatchDeleteClusterNodes."""
 
 
 def instance(text: str) -> str:

@@ -17,10 +17,10 @@ from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.cli.commands.scale import counts_in_file, set_counts
 from hyperpod_eks.cli.confirm import confirm
 from hyperpod_eks.cli.documents import called, head
-from hyperpod_eks.cli.lookup import described
+from hyperpod_eks.cli.lookup import described, exit_of
 from hyperpod_eks.cli.opening import Opened, opened
 from hyperpod_eks.config.load import load
-from hyperpod_eks.errors import Exit, HyperpodError
+from hyperpod_eks.errors import HyperpodError
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 from hyperpod_eks.session import CHANGE
 
@@ -77,7 +77,7 @@ def delete(options: Cluster, ids: Sequence[str], report: Report, *, yes: bool) -
             finally:
                 scaled = _follow(at, options, found.after(done))
     return {
-        **head("nodes", Exit.FAILED if failed else Exit.OK),
+        **head("nodes", exit_of(done, failed)),
         "cluster": {"name": at.resolved.name},
         "action": "delete",
         "done": done,

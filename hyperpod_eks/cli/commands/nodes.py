@@ -13,7 +13,7 @@ from hyperpod_eks.cli.command import define
 from hyperpod_eks.cli.console import Log
 from hyperpod_eks.cli.documents import called, head
 from hyperpod_eks.cli.options import argument
-from hyperpod_eks.errors import Exit, HyperpodError, Usage
+from hyperpod_eks.errors import HyperpodError, Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.terminal.text import clean, cut
 
@@ -34,8 +34,6 @@ SHOWN = 100
 """Maximum nodes in the text; if there are more, it lists those with a problem."""
 USUAL: tuple[DeepHealthCheckTypeType, ...] = ("InstanceStress", "InstanceConnectivity")
 """The checks of a group that has none; the second needs two nodes."""
-NO_SUCH_NODE = "InstanceIdNotFound"
-"""ErrorCode of BatchRebootClusterNodesError and BatchReplaceClusterNodesError."""
 MOST_CHECKED = 500
 """Maximum nodes of a group in one check (SageMaker API InstanceGroupHealthCheckConfiguration)."""
 BATCHES: Mapping[str, str] = {
@@ -114,7 +112,7 @@ def nodes(options: Options, report: Report) -> NodeList | NodeChange:
             [
                 {
                     "instance_id": each,
-                    "code": NO_SUCH_NODE,
+                    "code": "InstanceIdNotFound",
                     "message": f"the cluster {name} has no node {each}",
                 }
                 for each in unknown
@@ -211,11 +209,10 @@ def _act(snapshot: Snapshot, name: str, action: NodeAction, ids: list[str]) -> N
 
 
 def _changed(name: str, action: NodeAction, done: list[str], failed: list[Failed]) -> NodeChange:
-    code = Exit.FAILED if failed else Exit.OK
-    if failed and not done and all(each["code"] == NO_SUCH_NODE for each in failed):
-        code = Exit.NOT_FOUND
+    from hyperpod_eks.cli.lookup import exit_of
+
     return {
-        **head("nodes", code),
+        **head("nodes", exit_of(done, failed)),
         "cluster": {"name": name},
         "action": action,
         "done": done,
