@@ -185,8 +185,10 @@ class Apply(Reconciler):
     def _has_id(self, want: Resource) -> bool:
         """Whether its id may be named: it is ready, or lacks nothing but an update."""
         task = self.tasks[want.key]
-        if not self._is_awaited(want) or (seen := task.observation) is None:
-            return not self._is_awaited(want)
+        if not self._is_awaited(want):
+            return True
+        if (seen := task.observation) is None:
+            return False
         return seen.status in (Status.MATCHES, Status.DRIFTED) and self.is_current(task, seen)
 
     def _less(self, task: Task) -> Resource | None:
