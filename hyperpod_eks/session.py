@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from hyperpod_eks import adoption, consent, engine
 from hyperpod_eks.aws.client import Aws
+from hyperpod_eks.aws.session import region_of
 from hyperpod_eks.aws.session import session as log_in
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.config.load import load
@@ -241,7 +242,7 @@ class Session:
     def _questions(self, counting: bool) -> list[Callable[[Snapshot], object]]:
         """Return the reads of the first observation that can start at once."""
         name = self.config.name
-        theirs, region = self.manifest.adopted, self.aws.session.region_name
+        theirs, region = self.manifest.adopted, self.aws.region
         roles = [
             theirs.get(f"iam/{role}-role") or iam_name(name, purpose, region)
             for role, purpose in (("cluster", "eks"), ("execution", "hyperpod"))
@@ -446,11 +447,10 @@ def connect(
     with ExitStack() as stack:
         with as_ours():
             loaded = _loaded(config, account)
-            opened = account or log_in(loaded.region, profile)
-            if opened.region_name != loaded.region:
+            opened = account._session if account else log_in(loaded.region, profile)
+            if (region := region_of(opened)) != loaded.region:
                 raise Usage(
-                    f"account: its region is {opened.region_name}, and the config's is"
-                    f" {loaded.region}",
+                    f"account: its region is {region}, and the config's is {loaded.region}",
                     f"Pass boto3.Session(region_name={loaded.region!r}).",
                 )
             place = str(manifest or place_of(loaded.name, loaded.state))

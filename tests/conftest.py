@@ -23,6 +23,7 @@ import botocore.httpsession
 import pytest
 from botocore.config import Config
 
+from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.cli import run
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import Call, Delays
@@ -148,6 +149,11 @@ def over_http(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
 def new_session(key: str | None = None, secret: str | None = None) -> boto3.Session:
     """Return a session with this key, or with the credentials of the environment."""
     return boto3.Session(key, secret)
+
+
+def new_aws(key: str | None = None, secret: str | None = None) -> Aws:
+    """Return the account as the tool sees it, with a session of its own."""
+    return Aws(new_session(key, secret)._session, "demo", {})
 
 
 @pytest.fixture(scope="session")

@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.state import lease
 from hyperpod_eks.state.lease import LASTS, TERM, Lease
 from hyperpod_eks.state.objects import Objects
-from tests.conftest import Clients, new_session
+from tests.conftest import Clients, new_aws
 
 
 class Time:
@@ -33,7 +32,7 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Time:
 def held(stack: Stack, aws: Clients) -> Iterator[Lease]:
     where: Any = {"LocationConstraint": "us-west-2"}
     aws.s3.create_bucket(Bucket="team-state", CreateBucketConfiguration=where)
-    held = Lease(Objects(Aws(new_session(), "demo", {}), "team-state"), "lock")
+    held = Lease(Objects(new_aws(), "team-state"), "lock")
     held.look()
     yield held
     held.release()

@@ -108,7 +108,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def aws(session: boto3.Session) -> Aws:
-    found = Aws(session, "demo", {})
+    found = Aws(session._session, "demo", {})
     found.lineage = OURS
     return found
 

@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 
-from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.rate_limit import FIRST, LARGEST, Pace
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.events import Event, EventType
@@ -32,7 +31,7 @@ from hyperpod_eks.resources import eks
 from hyperpod_eks.resources.hyperpod import api
 from hyperpod_eks.terminal.timeline import Timeline
 
-from .conftest import User, at_work, new_session
+from .conftest import User, at_work, new_aws, new_session
 from .rounds import rounds
 
 EVERYTHING = """\
@@ -98,9 +97,7 @@ def large(user: User, nodes: int) -> Path:
 
 
 def test_a_token_is_signed_without_a_call(user: User) -> None:
-    door = eks.kube_access(
-        Aws(new_session(), "demo", {}), "demo", {"endpoint": "", "certificate_authority": ""}
-    )
+    door = eks.kube_access(new_aws(), "demo", {"endpoint": "", "certificate_authority": ""})
     user.stack.calls.clear()
 
     assert door.token().startswith("k8s-aws-v1.")
@@ -136,7 +133,7 @@ class Life:
         self.drawn = (user.folder / "run.svg").read_text()
         self.again = self._runs("create", "demo")
         self.status = self._runs("status", "demo")
-        snapshot = Snapshot(Aws(new_session(), "demo", {}))
+        snapshot = Snapshot(new_aws())
         self.doors = [eks.access(snapshot, "demo") for _ in range(2)]
         self.delete = self._runs("delete", "demo", "--yes")
 
@@ -437,7 +434,7 @@ class TestPace:
                 sleep(seconds)
 
         monkeypatch.setattr("botocore.endpoint.time.sleep", note_pause)
-        aws = Aws(new_session(), "demo", {})
+        aws = new_aws()
         refused = Fault("ec2", code="RequestLimitExceeded", status=503, count=4)
         user.stack.faults.append(refused)
 

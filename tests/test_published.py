@@ -60,7 +60,7 @@ def found(obj: Any, *, ours: bool = False) -> list[str]:
 def test_a_request_that_botocore_lets_through_is_found(
     stack: Stack, session: boto3.Session, service: str, operation: str, request_: Any, says: str
 ) -> None:
-    client = getattr(Aws(session, "demo", {}), service)
+    client = getattr(Aws(session._session, "demo", {}), service)
     with suppress(ClientError):
         getattr(client, operation)(**request_)
     assert says in "\n".join(published.problems())

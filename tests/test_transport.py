@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import boto3
+import botocore.session
 import pytest
 from botocore.httpsession import where
 
@@ -367,7 +367,7 @@ def test_a_bundle_that_is_a_section_of_the_profile_is_wrong_usage(
     config.write_text("[default]\nca_bundle =\n  file = ca.pem\n")
     clean.setenv("AWS_CONFIG_FILE", str(config))
     with pytest.raises(Usage, match="ca_bundle of the AWS profile is a section"):
-        transport.ca_bundle(boto3.Session())
+        transport.ca_bundle(botocore.session.Session())
 
 
 def authorities(cluster: Access) -> int:

@@ -16,7 +16,7 @@ from hyperpod_eks.aws import answers
 from hyperpod_eks.aws.answers import NoAnswer, Watch
 from hyperpod_eks.aws.rate_limit import Pace
 from hyperpod_eks.aws.redaction import LOGIN
-from hyperpod_eks.aws.session import new_client, usable_settings
+from hyperpod_eks.aws.session import new_client, region_of, usable_settings
 from hyperpod_eks.aws.tags import CLUSTER, LABEL, LINEAGE
 from hyperpod_eks.documents import Json, JsonMapping, JsonObject
 from hyperpod_eks.errors import HyperpodError
@@ -24,8 +24,8 @@ from hyperpod_eks.frozen import frozen
 from hyperpod_eks.workers import Shared
 
 if TYPE_CHECKING:
-    import boto3
     from botocore.model import OperationModel
+    from botocore.session import Session
     from mypy_boto3_ec2 import EC2Client
     from mypy_boto3_eks import EKSClient
     from mypy_boto3_iam import IAMClient
@@ -55,7 +55,7 @@ class Aws:
     and certificates come from the ordinary AWS configuration (``AWS_ENDPOINT_URL`` included).
     """
 
-    def __init__(self, session: boto3.Session, cluster: str, tags: Mapping[str, str]) -> None:
+    def __init__(self, session: Session, cluster: str, tags: Mapping[str, str]) -> None:
         self.session = session
         self.cluster = cluster
         self.user_tags = dict(tags)
@@ -76,9 +76,9 @@ class Aws:
         """Ids of the backups that this run has begun, by id of what is deleted once they end."""
         self._asked: dict[Hashable, float] = {}
         self.lock = threading.RLock()
-        """Held while a client is created: boto3's sessions are not thread-safe then."""
-        self.region: str | None = None
-        """Region of the clients; None for the session's own region."""
+        """Held while a client is created: botocore's sessions are not thread-safe then."""
+        self.region = region_of(session)
+        """Region of the clients."""
         self.before_change: Callable[[], None] = lambda: None
         """Called before each request that may change something; what it raises stops it."""
         self.claimed = ""
@@ -123,7 +123,7 @@ class Aws:
         from botocore.config import Config  # noqa: PLC0415  botocore costs 0.15 s
 
         # a single attempt means no retries
-        with self.lock, usable_settings(self.session._session):
+        with self.lock, usable_settings(self.session):
             retries: Json = {"total_max_attempts": 1} if once else self._retries()
             made = new_client(
                 self.session,
@@ -152,9 +152,9 @@ class Aws:
 
     def _retries(self) -> JsonObject:
         """Return botocore's ``retries``: the user's settings, or nine attempts in standard mode."""
-        core = self.session._session
-        mode = os.environ.get("AWS_RETRY_MODE") or core.get_scoped_config().get("retry_mode")
-        total = core.get_config_variable("max_attempts")
+        session = self.session
+        mode = os.environ.get("AWS_RETRY_MODE") or session.get_scoped_config().get("retry_mode")
+        total = session.get_config_variable("max_attempts")
         return {"mode": mode or "standard", "total_max_attempts": total or 9}
 
     @cached_property
@@ -327,12 +327,7 @@ def _name_service(parsed: JsonObject, model: OperationModel, **_: object) -> Non
     log.info("%s:%s %s %s", service, model.name, code, meta.get("RequestId", ""))
 
 
-def region_of(session: boto3.Session) -> str:
-    """Return the region of a session, which `session` has checked."""
-    return str(session.region_name)
-
-
-def read_only(session: boto3.Session) -> None:
+def read_only(session: Session) -> None:
     """Make the session's future clients raise RuntimeError before a call that may change AWS.
 
     For read-only commands: such a call is a bug of ours, and is not sent.
@@ -343,7 +338,7 @@ def read_only(session: boto3.Session) -> None:
         if service not in LOGIN and not _READS.match(model.name):
             raise RuntimeError(f"{service}:{model.name} from a command that only looks")
 
-    session.events.register("before-call", refuse)
+    session.get_component("event_emitter").register("before-call", refuse)
 
 
 _READS = re.compile("Describe|Filter|Get|List|Head|Search|Simulate|Decode")

@@ -25,7 +25,7 @@ from hyperpod_eks.aws.redaction import attach, learn, redacted
 from hyperpod_eks.aws.service_model import region_fault
 from hyperpod_eks.aws.transport import (
     CONNECT,
-    configured_bundle,
+    ca_bundle,
     give_up,
     proxy_for,
     share_trust,
@@ -37,7 +37,6 @@ from hyperpod_eks.errors import Denied, HyperpodError, Usage
 from hyperpod_eks.workers import start
 
 if TYPE_CHECKING:
-    import boto3
     from botocore.credentials import Credentials
     from botocore.session import Session
     from botocore.utils import JSONFileCache
@@ -59,7 +58,7 @@ _ODD = re.compile(r"[^\x21-\x7e]")
 """Characters that no key or token of AWS contains; most are invalid in a header."""
 
 
-def session(region: str | None, profile: str | None, ask: Ask = getpass.getpass) -> boto3.Session:
+def session(region: str | None, profile: str | None, ask: Ask = getpass.getpass) -> Session:
     """Open the session that all calls use, with its credentials resolved.
 
     Its clients have the operations that this tool calls (`models.OPERATIONS`).
@@ -68,6 +67,8 @@ def session(region: str | None, profile: str | None, ask: Ask = getpass.getpass)
     invalid setting, Denied for a broken configuration or missing credentials, and botocore's
     network errors for a profile that calls STS or IAM Identity Center.
     """
+    if early := os.environ.get("AWS_CA_BUNDLE"):
+        start(partial(trusting, early))  # OpenSSL reads it while Python imports botocore
     core = _core(profile)
     attach(core)
     emitter = core.get_component("event_emitter")
@@ -79,14 +80,7 @@ def session(region: str | None, profile: str | None, ask: Ask = getpass.getpass)
     core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_moment)
     with _configuration(core):
         place, origin = _region(core, region)
-        # also for plain HTTP: Kubernetes and the chart's download use it too
-        bundle = configured_bundle(core)
-        reading = start(partial(trusting, bundle)) if bundle else None
-        import boto3  # noqa: PLC0415  costs 0.2 s, and OpenSSL reads the bundle meanwhile
-
-        found = boto3.Session(
-            region_name=place or None, profile_name=profile, botocore_session=core
-        )
+        bundle = ca_bundle(core)
     if not place:
         raise Usage(
             "no AWS region: no option, variable, config file or profile names one",
@@ -94,12 +88,13 @@ def session(region: str | None, profile: str | None, ask: Ask = getpass.getpass)
         )
     if fault := region_fault(place):
         raise Usage(f"{origin}: region: {json.dumps(place)} {fault}")
-    if reading:
-        reading.result()
+    core.set_config_variable("region", place)
+    if bundle:
+        trusting(bundle)  # also for plain HTTP: Kubernetes and the chart's download use it too
     endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
     proxy_for(f"https://sts.{place}.amazonaws.com" if url_fault(endpoint) else endpoint)
     _log_in(core, ask)
-    return found
+    return core
 
 
 def _moment(value: Any) -> datetime:
@@ -122,16 +117,21 @@ def configured_region() -> tuple[str, str]:
         return _region(core, None)
 
 
-def profile_of(session: boto3.Session) -> str | None:
+def profile_of(session: Session) -> str | None:
     """Return the profile that was chosen for a session; None if none was."""
-    name: str | None = session._session.profile  # boto3 says "default" for both
+    name: str | None = session.profile
     return name
 
 
-def new_client(session: boto3.Session, service: str, region: str | None, **more: object) -> Any:
+def region_of(session: Session) -> str:
+    """Return the region of a session, which `session` has checked."""
+    return str(session.get_config_variable("region"))
+
+
+def new_client(session: Session, service: str, region: str, **more: Any) -> Any:
     """Create a client; raise Usage for settings (endpoint, proxy) that cannot work."""
-    with usable_settings(session._session):
-        made: Any = session.client(service, region_name=region, **more)  # type: ignore[call-overload]  # the name is data
+    with usable_settings(session):
+        made: Any = session.create_client(service, region, **more)
         url = made.meta.endpoint_url
         if fault := url_fault(url):
             name = f"AWS_ENDPOINT_URL_{made.meta.service_model.service_id.hyphenize()}"

@@ -26,7 +26,6 @@ from hyperpod_eks.documents import JsonMapping, JsonObject
 from hyperpod_eks.errors import HyperpodError, KnownCause, Usage
 
 if TYPE_CHECKING:
-    import boto3
     from _typeshed import WriteableBuffer
     from botocore.session import Session
     from urllib3 import BaseHTTPResponse, PoolManager
@@ -132,17 +131,12 @@ def _variable(scheme: str) -> str:
 # --- certificates ---------------------------------------------------------------------------------
 
 
-def ca_bundle(session: boto3.Session) -> str | None:
+def ca_bundle(session: Session) -> str | None:
     """Return the file or folder of certificate authorities that boto3 trusts; None for its default.
 
     Raises Usage if ``ca_bundle`` is a section of the configuration instead of a path.
     """
-    return configured_bundle(session._session)
-
-
-def configured_bundle(core: Session) -> str | None:
-    """Return the same for botocore's session.  Raises as `ca_bundle`."""
-    configured = core.get_config_variable("ca_bundle")
+    configured = session.get_config_variable("ca_bundle")
     if configured and not isinstance(configured, str):
         raise Usage(
             "ca_bundle of the AWS profile is a section, not the name of a file",

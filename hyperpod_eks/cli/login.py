@@ -11,13 +11,13 @@ from hyperpod_eks.aws.session import session
 from hyperpod_eks.cli.console import current_console
 
 if TYPE_CHECKING:
-    import boto3
+    from botocore.session import Session
 
     from hyperpod_eks.aws.client import Aws
     from hyperpod_eks.cli.options import Account
 
 
-def log_in(region: str | None, profile: str | None) -> boto3.Session:
+def log_in(region: str | None, profile: str | None) -> Session:
     """Return a session; if it needs an MFA code, ask for it on a line of its own."""
 
     def ask(words: str) -> str:
@@ -27,10 +27,10 @@ def log_in(region: str | None, profile: str | None) -> boto3.Session:
     return session(region, profile, ask)
 
 
-def login_of(account: Account) -> Callable[[], boto3.Session]:
+def login_of(account: Account) -> Callable[[], Session]:
     """Return what opens the session that the options name."""
 
-    def login() -> boto3.Session:
+    def login() -> Session:
         if account.local:
             use_local()
         return log_in(account.region, account.profile)

@@ -36,7 +36,7 @@ def described(snapshot: Snapshot, name: str, place: Place) -> JsonMapping:
     """Describe the HyperPod cluster.  Raises NotFound if it does not exist."""
     found = hyperpod_api.describe(snapshot, name)
     if found is None:
-        where = snapshot.aws.session.region_name
+        where = snapshot.aws.region
         raise NotFound(
             f"HyperPod cluster {name} does not exist in {where}",
             f"Create it: hyperpod-eks create {called(name, place)}",

@@ -22,7 +22,7 @@ from hyperpod_eks.resources.eks import access
 from hyperpod_eks.resources.trust import PODS_SERVICE, trust
 
 if TYPE_CHECKING:
-    import boto3
+    from botocore.session import Session
 
     from hyperpod_eks.local.daemon import Running
 
@@ -33,7 +33,7 @@ _SCALED = 10
 """Nodes that Karpenter may add to a group."""
 
 
-def prepare(stack: Running, session: boto3.Session, config: Config, helm: str | None) -> list[str]:
+def prepare(stack: Running, session: Session, config: Config, helm: str | None) -> list[str]:
     """Create what is missing; return a line of text for each created resource.
 
     The resources get the ids in the config: the stack is told which ids to use next
@@ -43,9 +43,7 @@ def prepare(stack: Running, session: boto3.Session, config: Config, helm: str | 
 
 
 class _Preparation:
-    def __init__(
-        self, stack: Running, session: boto3.Session, config: Config, helm: str | None
-    ) -> None:
+    def __init__(self, stack: Running, session: Session, config: Config, helm: str | None) -> None:
         self._stack, self._session, self._config, self._helm = stack, session, config, helm
         self._ec2: Json = self._client("ec2")
 
@@ -61,7 +59,7 @@ class _Preparation:
             yield from self._eks(existing.eks_cluster)
 
     def _client(self, service: str) -> Json:
-        client: Json = self._session.client(service, region_name=self._config.region)  # type: ignore[call-overload]
+        client: Json = self._session.create_client(service, self._config.region)
         client.meta.events.register(f"after-call.{service}", self._seen)
         return client
 

@@ -117,7 +117,7 @@ def _check_addon(
         raise Usage(
             f"addons.{name}: EKS has no such add-on for Kubernetes {kubernetes}",
             f"aws eks describe-addon-versions --kubernetes-version {kubernetes}"
-            f" --region {aws.session.region_name}",
+            f" --region {aws.region}",
             setting=f"addons.{name}",
         )
     if version and version not in known:
@@ -196,6 +196,6 @@ def _check_settings(
         raise Usage(
             "\n".join(f"{setting}: {each}" for each in wrong[:5]),
             f"aws eks describe-addon-configuration --addon-name {name} --addon-version"
-            f" {version} --region {aws.session.region_name} shows the schema.",
+            f" {version} --region {aws.region} shows the schema.",
             setting=setting,
         )

@@ -292,7 +292,7 @@ class SchedulerPolicy(Governed):
         if live is None or live.owner is not None:
             return live
         ask = f"delete-cluster-scheduler-config --cluster-scheduler-config-id {live.id}"
-        command = f"aws sagemaker {ask} --region {aws.session.region_name}"
+        command = f"aws sagemaker {ask} --region {aws.region}"
         whose = f"somebody else (a cluster has one policy; to delete it: {command})"
         return replace(live, attributes={**live.attributes, "whose": whose})
 

@@ -113,7 +113,7 @@ class Interfaces(Resource):
         """Find them, except those of NAT gateways and endpoints, which are deleted with these."""
         if not (items := self._items(snapshot)):
             return []
-        region = snapshot.aws.session.region_name
+        region = snapshot.aws.region
         words = "; ".join(_named(each, region) for each in items[:3])
         many = "interface" if len(items) == 1 else "interfaces"
         loose = [

@@ -117,7 +117,7 @@ def planned(facts: Facts) -> Iterator[Pod]:
     """Yield the pods to run: one per group, one per group and namespace with claims, and one per
     service account with a role.
     """
-    region = facts.snapshot.aws.session.region_name
+    region = facts.snapshot.aws.region
     asked = (
         "resolve=kubernetes.default.svc.cluster.local",
         f"resolve=sts.{region}.amazonaws.com",

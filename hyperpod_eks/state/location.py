@@ -12,12 +12,12 @@ from hyperpod_eks.state.file_store import FileStore, home
 from hyperpod_eks.state.store import Store
 
 if TYPE_CHECKING:
-    import boto3
+    from botocore.session import Session
 
 ENDING = ".hyperpod-eks.json"
 SCHEME = "s3://"
 
-Login = Callable[[], "boto3.Session"]
+Login = Callable[[], "Session"]
 """Opens the session of AWS with which a manifest in S3 is read."""
 
 

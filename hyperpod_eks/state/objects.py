@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from hyperpod_eks.aws.client import Aws, region_of
+from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.errors import ErrorKind
 from hyperpod_eks.aws.failures import absent, classify, refusal
 from hyperpod_eks.documents import JsonObject
@@ -184,8 +184,7 @@ class Objects:
                 cause=KnownCause("bucket-key"),
             ) from error
         if code == "AccessDenied":
-            session = self.aws.session
-            partition = session.get_partition_for_region(region_of(session))
+            partition = self.aws.session.get_partition_for_region(self.aws.region)
             arn = f"arn:{partition}:s3:::{self.bucket}"
             needed = f"s3:ListBucket on {arn}"
             if not needed.startswith(action):

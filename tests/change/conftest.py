@@ -39,12 +39,12 @@ class Owner:
 
     def __init__(self, stack: Stack, session: boto3.Session, folder: Path, helm: Path) -> None:
         self.stack, self.folder, self.helm, self.chart = stack, folder, helm, CHART
-        self._session = session
+        self._session = session._session
         self.sent: list[tuple[str, str, dict[str, Any]]] = []
         session.events.register("provide-client-params", self._hear)
         self.events: list[Event] = []
         self.lost: list[str] = []
-        self.aws = Aws(session, "demo", {})
+        self.aws = Aws(session._session, "demo", {})
         self.before = self.account()
 
     def _hear(self, params: dict[str, Any], model: Any, **_: object) -> None:

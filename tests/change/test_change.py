@@ -315,7 +315,7 @@ def test_an_update_whose_answer_is_lost_is_not_taken_for_an_error(owner: Owner) 
 
 def test_scripts_in_a_bucket_with_a_key_of_its_own_are_sent_once(owner: Owner) -> None:
     """With a KMS key, ETags are not MD5 digests."""
-    kms: Any = owner.aws.session.client("kms", region_name="us-west-2")
+    kms: Any = owner.aws.session.create_client("kms")
     text = HEAD + f"encryption: {{bucket: '{kms.create_key()['KeyMetadata']['Arn']}'}}\n"
     assert "PutObject" in owner.declares(text)
     assert owner.declares(text) == []
@@ -323,7 +323,7 @@ def test_scripts_in_a_bucket_with_a_key_of_its_own_are_sent_once(owner: Owner) -
 
 @pytest.mark.prove
 def test_keys_of_your_own_encrypt_and_that_of_the_secrets_is_kept(owner: Owner) -> None:
-    kms: Any = owner.aws.session.client("kms", region_name="us-west-2")
+    kms: Any = owner.aws.session.create_client("kms")
     one, other = (kms.create_key()["KeyMetadata"]["Arn"] for _ in range(2))
     text = HEAD + "encryption: {volumes: 'K', bucket: 'K', logs: 'K'%s}\n".replace("K", one)
     owner.declares(text % "")
@@ -349,7 +349,7 @@ def test_keys_of_your_own_encrypt_and_that_of_the_secrets_is_kept(owner: Owner) 
 
 
 def test_protection_and_encryption_go_with_consent_only(owner: Owner) -> None:
-    kms: Any = owner.aws.session.client("kms", region_name="us-west-2")
+    kms: Any = owner.aws.session.create_client("kms")
     key = kms.create_key()["KeyMetadata"]["Arn"]
     safe = HEAD + f"encryption: {{bucket: '{key}', logs: '{key}'}}\ndeletion_protection: true\n"
     owner.declares(safe)

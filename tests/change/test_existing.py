@@ -437,7 +437,7 @@ def test_several_people_work_on_somebodys_eks_cluster(owner: Owner) -> None:
 
     def becomes(name: str) -> None:
         key = keys[name]
-        owner._session = new_session(key["AccessKeyId"], key["SecretAccessKey"])
+        owner._session = new_session(key["AccessKeyId"], key["SecretAccessKey"])._session
 
     text = "name: demo\nregion: us-west-2\nexisting: {eks_cluster: platform}\n"
     before = entries()

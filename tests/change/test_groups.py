@@ -210,7 +210,7 @@ def test_two_p5_groups_in_two_zones_under_training_plans(
 
 @pytest.mark.prove
 def test_spot_with_autoscaling(owner: Owner) -> None:
-    kms: Any = owner.aws.session.client("kms", region_name="us-west-2")
+    kms: Any = owner.aws.session.create_client("kms")
     key = kms.create_key()["KeyMetadata"]["Arn"]
     text = owner.example("spot-autoscaling") + f"\nencryption: {{volumes: '{key}'}}\n"
     sim = owner.stack.sim
@@ -331,7 +331,7 @@ def rights(owner: Owner, policy: str) -> dict[str, list[str]]:
 
 @pytest.mark.prove
 def test_mounts_keys_and_several_types_without_spot(owner: Owner) -> None:
-    kms: Any = owner.aws.session.client("kms", region_name="us-west-2")
+    kms: Any = owner.aws.session.create_client("kms")
     key = kms.create_key()["KeyMetadata"]["Arn"]
     text = (
         HEAD

@@ -191,7 +191,9 @@ def test_subnets_may_have_a_tag_of_their_own_value(owner: Owner) -> None:
     def hear(params: dict[str, Any], **_: object) -> None:
         sent.append(params)
 
-    owner.aws.session.events.register("provide-client-params.ec2.CreateSubnet", hear)
+    owner.aws.session.get_component("event_emitter").register(
+        "provide-client-params.ec2.CreateSubnet", hear
+    )
     text = HEAD + "tags: {team: a, tier: b}\n"
     text += "network: {subnet_tags: {team: c}, interface_endpoints: [sts]}\n"
     assert "ModifyVpcEndpoint" not in owner.declares(text)

@@ -72,7 +72,7 @@ def prepare(owner: Owner) -> dict[str, str]:
     spot = "Total number of Spot instances allowed across SageMaker HyperPod clusters"
     for quota in (spot, "ml.g5.4xlarge for cluster spot instance usage"):
         owner.stack.sim.set_quota("sagemaker", quota, 10)
-    kms: Any = owner.aws.session.client("kms", region_name="us-west-2")
+    kms: Any = owner.aws.session.create_client("kms")
     return {name: kms.create_key()["KeyMetadata"]["Arn"] for name in (OTHER_KEY, KEY)}
 
 

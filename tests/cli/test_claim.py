@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.errors import PATIENCE, ErrorKind
 from hyperpod_eks.errors import Locked
 from hyperpod_eks.local import CHART
@@ -22,7 +21,7 @@ from hyperpod_eks.state.claim import Claim
 from hyperpod_eks.state.file_store import FileStore
 from hyperpod_eks.state.lease import Lease
 from hyperpod_eks.state.objects import Objects
-from tests.conftest import Clients, User, new_session
+from tests.conftest import Clients, User, new_aws
 
 KEY = claim_key("demo")
 
@@ -42,7 +41,7 @@ def claim(aws: Clients, bucket: str) -> dict[str, Any]:
 @pytest.fixture
 def other(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Lease:
     """The claim of a run on another machine."""
-    found = Lease(Objects(Aws(new_session(), "demo", {}), bucket), KEY)
+    found = Lease(Objects(new_aws(), bucket), KEY)
     found.look()
     with monkeypatch.context() as patch:
         patch.setattr(lease, "_process", lambda pid: [])
@@ -240,7 +239,7 @@ def test_a_claim_that_is_none_is_refused_with_the_way_out(
 
 
 def test_a_change_is_checked_after_its_wait_for_the_rate_limit(aws: Clients) -> None:
-    ours = Aws(new_session(), "demo", {})
+    ours = new_aws()
     ours.ec2.describe_vpcs()
     pace = ours._paces["ec2"]
     pace.gap, pace._next = 1.0, time.monotonic() + 1.0

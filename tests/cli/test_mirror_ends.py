@@ -16,7 +16,7 @@ from hyperpod_eks.aws.registry import Image, parse
 from hyperpod_eks.errors import HyperpodError
 from hyperpod_eks.local import UPSTREAM
 from hyperpod_eks.local.stack import Stack
-from tests.conftest import Clients, User, new_session
+from tests.conftest import Clients, User, new_aws
 
 IMAGES = [image for name in ("mpioperator/mpi-operator:0.5", "quay.io/team/one:v1")
           if (image := parse(name))]  # fmt: skip
@@ -86,7 +86,7 @@ def emptied(ecr: Any) -> None:
 def test_a_mirror_that_ends_at_any_call_is_completed_by_the_next(
     user: User, aws: Clients, step: int
 ) -> None:
-    client = Aws(new_session(), "demo", {})
+    client = new_aws()
     client.lineage = "the-lineage"
     with cut(user.stack, 10**6) as counted:
         copied(client, [])

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from hyperpod_eks import engine
-from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.errors import HyperpodError
 from hyperpod_eks.kube import client, objects
@@ -19,7 +18,7 @@ from hyperpod_eks.resources import eks
 from hyperpod_eks.resources.base import State
 from hyperpod_eks.resources.kubernetes import Object
 from hyperpod_eks.session import connect
-from tests.conftest import User, new_session
+from tests.conftest import User, new_aws
 
 BASE = "name: demo\ninstance_groups: [{name: a, instance_type: ml.m5.2xlarge, instance_count: 1}]\n"
 OBJECTS = """objects:
@@ -52,7 +51,7 @@ def kubernetes(
     method: str, path: str, body: Any = None, kind: str = "application/json", **query: str
 ) -> Any:
     """Call the cluster's Kubernetes API as somebody else."""
-    access = eks.access(Snapshot(Aws(new_session(), "demo", {})), "demo")
+    access = eks.access(Snapshot(new_aws()), "demo")
     assert access
     content = Content(kind, json.dumps(body).encode()) if body is not None else None
     return client._ask(access._client, path, method, content=content, **query)

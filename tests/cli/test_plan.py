@@ -12,13 +12,13 @@ from typing import Any
 import boto3
 import pytest
 
-from hyperpod_eks.aws.client import Aws, read_only
+from hyperpod_eks.aws.client import read_only
 from hyperpod_eks.helm import chart
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import Call, Fault
 from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.terminal.plan import render
-from tests.conftest import Clients, User, at_work, changes, in_a_copy, new_session
+from tests.conftest import Clients, User, at_work, changes, in_a_copy, new_aws
 
 SNAPSHOTS = Path(__file__).with_name("snapshots")
 PLANNED = ("create", "change", "replace", "delete")
@@ -324,9 +324,8 @@ def test_the_exit_code_tells_whether_there_is_something_to_do(user: User) -> Non
 
 
 def test_a_session_for_looking_refuses_everything_else(user: User) -> None:
-    session = new_session()
-    read_only(session)
-    aws = Aws(session, "demo", {})
+    aws = new_aws()
+    read_only(aws.session)
     aws.ec2.describe_vpcs()
     user.mutations()
     with pytest.raises(RuntimeError, match="ec2:CreateVpc from a command that only looks"):

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from hyperpod_eks.aws import price_list, prices
-from hyperpod_eks.aws.client import Aws, Identity
+from hyperpod_eks.aws.client import Identity
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws import pricing
 from hyperpod_eks.local.aws.sim import Fault
 from hyperpod_eks.local.stack import Stack
-from tests.conftest import User, at_work, new_session, until
+from tests.conftest import User, at_work, new_aws, until
 
 TODAY = datetime.now(UTC).date()
 
@@ -210,7 +210,7 @@ def test_one_product_and_one_price_is_a_price(products: list[Any], usd: float | 
 
 def test_where_no_endpoint_has_usd_nothing_is_asked(reader: User, cache: Path) -> None:
     """AWS China's list is in CNY, and GovCloud has no endpoint (botocore's endpoints)."""
-    aws = Aws(new_session(), "demo", {})
+    aws = new_aws()
     for partition, region in (("aws-cn", "cn-north-1"), ("aws-us-gov", "us-gov-west-1")):
         asked(reader)
         who = Identity("", "123456789012", partition, region)

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.cli.commands import create
 from hyperpod_eks.engine import Context
 from hyperpod_eks.errors import Denied, Locked, Usage
@@ -24,7 +23,7 @@ from hyperpod_eks.state.manifest import Manifest
 from hyperpod_eks.state.objects import Objects, Overtaken
 from hyperpod_eks.state.record import Record
 from hyperpod_eks.state.s3_store import S3Store
-from tests.conftest import Clients, Said, User, new_session, until
+from tests.conftest import Clients, Said, User, new_aws, until
 
 BUCKET, URL = "team-state", "s3://team-state/ml/demo.json"
 KEY = "ml/demo.json"
@@ -40,7 +39,7 @@ def bucket(user: User, aws: Clients) -> Any:
 
 @pytest.fixture
 def there(bucket: Any, stack: Stack) -> Objects:
-    return Objects(Aws(new_session(), "demo", {}), BUCKET)
+    return Objects(new_aws(), BUCKET)
 
 
 def keys(bucket: Any) -> list[str]:

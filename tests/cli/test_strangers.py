@@ -15,11 +15,10 @@ import pytest
 from hyperpod_eks.aws import answers
 from hyperpod_eks.aws import session as aws_session
 from hyperpod_eks.aws.answers import NoAnswer
-from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.stack import Stack
 from tests import evil
-from tests.conftest import Said, User, new_session
+from tests.conftest import Said, User, new_aws
 
 
 def asked(user: User, patch: pytest.MonkeyPatch, url: str, *words: str) -> Said:
@@ -58,7 +57,7 @@ def test_each_command_asks_who_answers(
 
 def test_an_error_without_an_error_is_not_from_aws(stack: Stack) -> None:
     """botocore's parser for EC2 finds no `Error` in other XML."""
-    aws = Aws(new_session("key", "secret"), "demo", {})
+    aws = new_aws("key", "secret")
     aws.region = "us-west-2"
     page = evil.said(b"<html><p>refused by proxy</p></html>", "text/xml", "403 Forbidden")
     with evil.server(evil.sending(page)) as url, pytest.MonkeyPatch.context() as patch:

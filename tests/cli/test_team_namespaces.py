@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from hyperpod_eks import session as session_of
-from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.kubernetes import Fault
 from hyperpod_eks.resources.s3 import claim_key
@@ -31,7 +30,7 @@ from tests.cli.test_task_governance import (
     two_teams,
 )
 from tests.cli.test_team_contents import DEFINITIONS, NOTEBOOKS
-from tests.conftest import Clients, Said, User, new_session
+from tests.conftest import Clients, Said, User, new_aws
 from tests.local.test_governance import ADDON, JOBS, QUEUE, SPACE, job
 
 MANIFEST = "demo.hyperpod-eks.json"
@@ -245,7 +244,7 @@ def moved_to_another_team(user: User, aws: Clients) -> tuple[Said, int]:
 def while_another_run_works(user: User, aws: Clients) -> tuple[Said, int]:
     """Consent is given, and yet another run holds the cluster."""
     declare(user, TEAMS, (VISION, ""))
-    other = Lease(Objects(Aws(new_session(), "demo", {}), BUCKET), claim_key("demo"))
+    other = Lease(Objects(new_aws(), BUCKET), claim_key("demo"))
     other.look()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lease, "_process", lambda pid: [])

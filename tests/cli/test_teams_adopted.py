@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from hyperpod_eks import session
-from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.errors import HyperpodError
 from hyperpod_eks.events import Event, EventType
@@ -20,7 +19,7 @@ from hyperpod_eks.local import daemon
 from hyperpod_eks.resources import eks
 from tests.change.test_existing import without_the_services_entry
 from tests.cli.test_task_governance import quota
-from tests.conftest import REGION, Clients, User, new_session
+from tests.conftest import REGION, Clients, User, new_aws
 from tests.local.test_governance import ADDON, JOBS, QUEUE, SPACE, job
 
 EXAMPLE = Path(__file__).parents[2] / "examples/existing-eks.yaml"
@@ -37,7 +36,7 @@ THEIRS = ("research", "hyperpod-ns-legacy")
 
 def platform(method: str, path: str, body: Any = None) -> Any:
     """Call the Kubernetes API of the existing cluster as somebody else."""
-    access = eks.access(Snapshot(Aws(new_session(), "demo", {})), "platform")
+    access = eks.access(Snapshot(new_aws()), "platform")
     assert access
     content = Content("application/json", json.dumps(body).encode()) if body else None
     return client._ask(access._client, path, method, content=content)

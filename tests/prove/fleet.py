@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-import boto3.session  # noqa: F401  imported once, for all processes
-import botocore.config  # noqa: F401
+import botocore.config
+import botocore.session  # noqa: F401  imported once, for all processes
 
 import hyperpod_eks.cli.app
 import hyperpod_eks.session  # noqa: F401

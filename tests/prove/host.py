@@ -27,7 +27,6 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-import boto3
 import botocore.endpoint
 import botocore.loaders
 import botocore.session
@@ -205,31 +204,27 @@ def one_after_the_other(call: Callable[[], Any]) -> Future[Any]:
     return done
 
 
-class SharedSession(boto3.Session):
-    """A boto3 session whose clients all processes share: creating them takes longer than a run.
+class SharedSession(botocore.session.Session):
+    """A session whose clients all processes share: creating them takes longer than a run.
 
     Those that write the manifest, the lock and the claim are others: nobody checks their calls.
     """
 
     def __init__(self, host: Host) -> None:
-        core = botocore.session.Session()
-        core.register_component("data_loader", botocore.loaders.create_loader())
-        super().__init__(
-            botocore_session=core,
-            region_name=REGION,
-            aws_access_key_id=ACCESS_KEY,
-            aws_secret_access_key=SECRET_KEY,
-        )
+        super().__init__()
+        self.register_component("data_loader", botocore.loaders.create_loader())
+        self.set_config_variable("region", REGION)
+        self.set_credentials(ACCESS_KEY, SECRET_KEY)
         self.host = host
         self.made: dict[str, Any] = {}
 
-    def client(self, *arguments: Any, **options: Any) -> Any:
+    def create_client(self, *arguments: Any, **options: Any) -> Any:
         config = options.get("config")
         if config is None:
-            return super().client(*arguments, **options)
+            return super().create_client(*arguments, **options)
         key = f"{arguments}{config.retries}"
         if key not in self.made:
-            make: Any = super().client
+            make: Any = super().create_client
             client = make(*arguments, endpoint_url=self.host.stack.endpoint, **options)
             client.meta.events.register_last("before-send", self.send)
             client.meta.events.register("after-call", self.host.answered)
@@ -252,7 +247,7 @@ class SharedSession(boto3.Session):
 
     def somebody(self, service: str) -> Any:
         """Return a client for calls that are not the tool's."""
-        make: Any = super().client
+        make: Any = super().create_client
         return make(service, endpoint_url=self.host.stack.endpoint)
 
 

@@ -20,7 +20,7 @@ def test_a_bucket_is_signed_right_after_it_was_made(
 ) -> None:
     text = "The request contained an unsupported argument."
     stack.faults.append(Fault("s3", "CreateBucket", "UnsupportedArgument", 400, text))
-    ours = Aws(boto3.Session(region_name=region), "demo", {"team": "ml"})
+    ours = Aws(boto3.Session(region_name=region)._session, "demo", {"team": "ml"})
     ours.lineage = "0123456789abcdef"
     bucket = Bucket("bucket", name="sagemaker-demo", region=region, arn="arn:aws:s3:::demo")
 

@@ -87,7 +87,7 @@ def _found(options: Options) -> Capacity:
     request |= {"StartTimeAfter": after} if after else {}
     request |= {"EndTimeBefore": before} if before else {}
     answer = aws.sagemaker.search_training_plan_offerings(**request)
-    region = aws.session.region_name
+    region = aws.region
     rows = [_row(each, region, options.profile) for each in answer["TrainingPlanOfferings"]]
     rows.sort(key=lambda row: (row["start"] or "", row["availability_zones"], row["id"]))
     return {**head("capacity"), "region": region, "offerings": rows}

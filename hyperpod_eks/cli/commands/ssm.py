@@ -48,7 +48,7 @@ def ssm(options: Options, report: Report) -> Ssm:
     with cluster(options) as (snapshot, name):
         target = _target(snapshot, name, node, options)
         command = ["aws", "ssm", "start-session", "--target", target]
-        command += ["--region", str(snapshot.aws.session.region_name)]
+        command += ["--region", str(snapshot.aws.region)]
         command += ["--profile", options.profile] if options.profile else []
     if options.run:
         _become(command)

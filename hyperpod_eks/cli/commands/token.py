@@ -33,8 +33,7 @@ def token(options: Options, report: Report) -> Json:
     NAME is the name of the EKS cluster.  Without NAME, the config file or the manifest gives the
     name.  kubectl runs this command as an exec plugin.  Does not use the network.
     """
-    from hyperpod_eks.aws.client import region_of
-    from hyperpod_eks.aws.session import new_client
+    from hyperpod_eks.aws.session import new_client, region_of
     from hyperpod_eks.cli.login import log_in, use_local
     from hyperpod_eks.kube import client as kube
 

@@ -120,7 +120,7 @@ def of_vpc(snapshot: Snapshot, vpc: str) -> list[str]:
         for item in snapshot.region(kind.listing, {by: [vpc]} if by else None):
             if kind.counts(item, vpc):
                 name = f" ({item['GroupName']})" if "GroupName" in item else ""
-                id_, region = item[kind.listing.id], snapshot.aws.session.region_name
+                id_, region = item[kind.listing.id], snapshot.aws.region
                 command = kind.command.format(id=id_, vpc=vpc)
                 yield f"{kind.words} {id_}{name}: aws ec2 {command} --region {region}"
 

@@ -231,7 +231,7 @@ def interfaces(snapshot: Snapshot, by: str, value: str) -> list[Blocker]:
             f"interface {i['NetworkInterfaceId']} ({i.get('Description') or 'no description'}, "
             f"{i['Status']}, of {i.get('RequesterId') or i.get('OwnerId', 'this account')}): "
             f"aws ec2 delete-network-interface --network-interface-id {i['NetworkInterfaceId']}"
-            f" --region {snapshot.aws.session.region_name}",
+            f" --region {snapshot.aws.region}",
             KnownCause("held-by-interface", {"eni": i["NetworkInterfaceId"]}),
         )
         for i in found

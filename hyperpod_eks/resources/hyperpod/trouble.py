@@ -74,7 +74,7 @@ def governance(snapshot: Snapshot, live: Live) -> list[str]:
 
     They block a delete; those of this tool are deleted before.
     """
-    sagemaker, region = snapshot.aws.sagemaker, snapshot.aws.session.region_name
+    sagemaker, region = snapshot.aws.sagemaker, snapshot.aws.region
     return [
         f"{words} {each.get('Name')} ({each[member]}): aws sagemaker {command} "
         f"{each[member]} --region {region}"
