@@ -162,6 +162,7 @@ class Session:
     failed: bool = field(init=False, default=False)
     """Whether the last method has failed, and may have left calls under way."""
     closed: bool = field(init=False, default=False)
+    _begun: Snapshot | None = field(init=False, default=None)
     _looked: bool = field(init=False, default=False)
     _helm: str | None = field(init=False, default=None)
     _retired: bool = field(init=False, default=False)
@@ -208,7 +209,7 @@ class Session:
         if purpose.looks_first:
             counting = purpose.installs and not self.manifest.complete
             snapshot = Snapshot(self.aws, counting=counting, bare=purpose.deletes)
-            self.context.first_snapshot = snapshot
+            self._begun = self.context.first_snapshot = snapshot
             control = self.manifest.records.get("eks/cluster")
             before = str(control.want.get("version", "")) if control else ""
             beside = self._questions(counting)
@@ -251,7 +252,7 @@ class Session:
         if counting:
             from hyperpod_eks.preflight import account  # noqa: PLC0415  not needed later
 
-            found += account.ahead()
+            found = [*account.ahead(), *found]  # the slowest first
         if self.purpose.nodes:
             found += [
                 partial(hyperpod_api.instances, name=name),
@@ -276,6 +277,8 @@ class Session:
                 with self.busy:
                     pass
         finally:
+            if self._begun:
+                self._begun.end()
             self.context.close()
 
     @_alone

@@ -53,12 +53,18 @@ class Shared:
     def __init__(self) -> None:
         self._answers: dict[Hashable, Future[Value]] = {}
         self._lock = threading.Lock()
+        self._ended = False
 
     def once(self, question: Hashable, ask: Callable[[], T]) -> T:
-        """Return the answer to a question; call ``ask`` if there is none."""
+        """Return the answer to a question; call ``ask`` if there is none.
+
+        Raises RuntimeError for a new question after `end`.
+        """
         with self._lock:
             found = self._answers.get(question)
             known = found and not (found.done() and found.exception())
+            if self._ended and not known:
+                raise RuntimeError(f"{question} was asked after the end")
             answer: Future[T] = found if found and known else Future()
             self._answers[question] = answer
         if not known:
@@ -67,6 +73,11 @@ class Shared:
             except BaseException as error:  # noqa: BLE001  the future raises it
                 answer.set_exception(error)
         return answer.result()
+
+    def end(self) -> None:
+        """Refuse further questions: threads may be about to ask some that nobody needs now."""
+        with self._lock:
+            self._ended = True
 
     def peek(self, question: Hashable) -> Value:
         """Return the answer to a question that was already asked; else None."""

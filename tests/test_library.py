@@ -22,6 +22,7 @@ from hyperpod_eks.errors import Denied, HyperpodError, Unfinished, Usage
 from hyperpod_eks.events import Event, EventType
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import Delays, Fault
+from hyperpod_eks.resources.hyperpod.api import describe
 from tests.conftest import Clients, User, until
 
 PAGE = Path(__file__).parent.parent / "docs/library.md"
@@ -318,6 +319,15 @@ def test_a_call_after_an_interrupted_one_begins_anew(user: User) -> None:
         assert cluster.status()
         user.stack.clock.advance(600)
         assert cluster.create()
+
+
+def test_reads_that_have_not_begun_at_the_end_are_not_made(user: User) -> None:
+    with session.connect(minimal()) as cluster:
+        begun = cluster.context.first_snapshot
+        assert begun
+        assert describe(begun, "other") is None
+    with pytest.raises(RuntimeError, match="after the end"):
+        describe(begun, "another")
 
 
 def test_a_call_cannot_end_its_own_session(user: User) -> None:

@@ -176,9 +176,10 @@ def resolve(
     """
     view = snapshot or Snapshot(aws)
     aws.warm("ec2")  # most calls, and the slowest client to create
-    start_all([partial(question, view) for question in beside])
     asked = _ask(aws, config, view, kubernetes)
-    aws.warm("sts", "s3", "eks", "iam", "sagemaker", "logs")  # while EC2 answers
+    aws.warm("sts", "eks")  # nothing more can be asked until these answer
+    start_all([partial(question, view) for question in beside])
+    aws.warm("s3", "iam", "sagemaker", "logs")
     who = asked.identity.result()
     aws.lineage = lineage(who, config.name)
     _check_account(config, who)
