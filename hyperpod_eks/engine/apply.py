@@ -37,7 +37,7 @@ from hyperpod_eks.resources.base import (
     State,
     disruptions,
 )
-from hyperpod_eks.resources.compare import Observation, Status, is_elsewhere, overwritten
+from hyperpod_eks.resources.compare import Observation, Status, doubted, is_elsewhere, overwritten
 from hyperpod_eks.state.manifest import Manifest
 
 NUDGE = 300.0
@@ -369,7 +369,7 @@ class Apply(Reconciler):
         self._consent([*lost, *overwritten(observation)])
         differs = want.first(observation.differs)
         task.changed, task.acted, task.updated = True, self.now, differs
-        self._record(want, live, "created", observation.sent)
+        self._record(want, live, "created", doubted(observation, differs))
         self.say(task, EventType.UPDATING, ", ".join(differs))
         before = replace(live, shown=None)
         self.submit(task, "settle", lambda: want.update(self.aws, self.references, before, differs))

@@ -289,18 +289,38 @@ def withdrawn(past: Sent) -> bool:
     return past.proof is Proof.WITHDRAWN
 
 
+def doubted(observation: Observation, differs: Differs) -> dict[str, Sent] | None:
+    """Return ``sent`` before an update of ``differs``, whose answer may be lost.
+
+    After it, what AWS describes instead of a former value is no longer AWS's form of that.
+    """
+    if observation.sent is None:
+        return None
+    live, after = observation.live, dict(observation.sent)
+    for name in _with_parts(observation, differs):
+        past = after.get(name)
+        known = live and described(observation.want, live, name) is not ABSENT
+        if past and known and past.proof is Proof.SENT:
+            after[name] = replace(past, proof=Proof.SHOWN)
+    return after
+
+
 def accepted(
     observation: Observation, before: Mapping[str, Sent] | None, differs: Differs
 ) -> dict[str, Sent]:
     """Return the new ``sent`` after AWS has accepted an update of ``differs``."""
     names, after = set(observation.want.names(observation.live)), dict(before or {})
-    parts = {name: both for name, both in observation.details.items() if _whole(name) in differs}
-    for name, (_, declared) in {**differs, **parts}.items():
+    for name, (_, declared) in _with_parts(observation, differs).items():
         if name in names:
             after[name] = Sent(plain(declared))
         elif name in after:
             after[name] = replace(after[name], proof=Proof.WITHDRAWN)
     return after
+
+
+def _with_parts(observation: Observation, differs: Differs) -> Differs:
+    parts = {name: both for name, both in observation.details.items() if _whole(name) in differs}
+    return {**differs, **parts}
 
 
 def born(want: Resource, references: References, *, later: bool = False) -> dict[str, Sent]:

@@ -142,6 +142,19 @@ def test_what_the_cloud_accepts_and_never_shows_is_sent_once(rig: Rig, cloud: Cl
         assert dict(observation.unproven) == {"shape": ("round", shape)}
 
 
+@pytest.mark.parametrize("form", ["flat", "round"])
+def test_what_a_killed_change_has_replaced_is_sent_again(rig: Rig, cloud: Cloud, form: str) -> None:
+    """Nobody has read the former value, or the cloud describes it as round."""
+    with pytest.MonkeyPatch.context() as patch:  # a kill before the review
+        patch.setattr("hyperpod_eks.engine.apply.Apply._review", lambda _: False)
+        rig.create([Toy("role", shape="flat")])
+    cloud.things[0].shape = form
+    assert rig.killed_in(lambda: rig.create([Toy("role", shape="square")]), 1, after=True)
+    assert cloud.things[0].shape == "square"
+    rig.create([Toy("role", shape="flat")])
+    assert (cloud.things[0].shape, cloud.calls) == ("flat", ["settle role"])
+
+
 def test_what_somebody_detaches_before_it_was_described_is_attached_again(
     rig: Rig, cloud: Cloud
 ) -> None:
