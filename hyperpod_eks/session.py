@@ -44,7 +44,7 @@ from hyperpod_eks.frozen import frozen
 from hyperpod_eks.helm import chart as charts
 from hyperpod_eks.helm.program import find_helm
 from hyperpod_eks.inventory.untracked import untracked
-from hyperpod_eks.kube.client import import_whole
+from hyperpod_eks.kube.access import import_whole
 from hyperpod_eks.refusals import as_ours, callback
 from hyperpod_eks.resolve.names import iam_name
 from hyperpod_eks.resolve.resolved import ResolvedConfig, check_plans, resolve

@@ -30,8 +30,7 @@ from hyperpod_eks.helm import chart as charts
 from hyperpod_eks.helm import release as releases
 from hyperpod_eks.helm.program import Helm
 from hyperpod_eks.helm.remote import Remote
-from hyperpod_eks.kube import client as kube
-from hyperpod_eks.kube.client import Access
+from hyperpod_eks.kube.access import Access, kubeconfig
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.clock import Clock
 from hyperpod_eks.local.kubernetes import Cluster, Delays, Identity
@@ -104,7 +103,7 @@ class TestRecords:
         with pytest.raises(Foreign, match="team/notes has just been installed by somebody else"):
             install("two", "lineage-2")
         # somebody upgrades it by hand: it stays ours, and no longer matches
-        with kube.kubeconfig(access) as config:
+        with kubeconfig(access) as config:
 
             def by_hand(*words: str) -> None:
                 where = ("--namespace", "team", "--kubeconfig", str(config))

@@ -26,7 +26,8 @@ from hyperpod_eks.helm import release as helm
 from hyperpod_eks.helm.program import Helm, find_helm
 from hyperpod_eks.helm.release import Release
 from hyperpod_eks.kube import client as kube
-from hyperpod_eks.kube.client import Access, KubeNotReady
+from hyperpod_eks.kube.access import Access
+from hyperpod_eks.kube.client import KubeNotReady
 from hyperpod_eks.local.clock import Clock
 from hyperpod_eks.local.kubernetes import Cluster, Delays, Identity
 from hyperpod_eks.local.tls import Pki
@@ -220,7 +221,7 @@ class TestBrokenOff:
             "import sys, threading\n"
             "from pathlib import Path\n"
             "from hyperpod_eks.helm import release as helm\n"
-            "from hyperpod_eks.kube import client as kube\n"
+            "from hyperpod_eks.kube import access as kube\n"
             "thread, url, ca, binary, chart = sys.argv[1:]\n"
             "access = kube.Access('demo', url, ca, lambda: 'good')\n"
             "known = helm.Helm(Path(binary), (3, 17, 2))\n"

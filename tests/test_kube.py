@@ -24,7 +24,8 @@ from kubernetes import client as kubernetes
 from hyperpod_eks.errors import HyperpodError, KnownCause
 from hyperpod_eks.helm import release as helm
 from hyperpod_eks.kube import client as kube
-from hyperpod_eks.kube.client import Access, KubeNotReady
+from hyperpod_eks.kube.access import Access, kubeconfig, token
+from hyperpod_eks.kube.client import KubeNotReady
 from hyperpod_eks.kube.nodes import (
     CLUSTER_NAME,
     GROUP_NAME,
@@ -78,7 +79,7 @@ class TestToken:
     def test_it_is_a_presigned_question_who_we_are_to_the_regions_sts(
         self, session: boto3.Session, region: str, host: str
     ) -> None:
-        url = urlsplit(decode(kube.token(session.client("sts", region), "demo")))
+        url = urlsplit(decode(token(session.client("sts", region), "demo")))
         query = parse_qs(url.query)
 
         assert (url.scheme, url.netloc) == ("https", host)
@@ -93,14 +94,14 @@ class TestToken:
     ) -> None:
         monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:4566")
 
-        url = urlsplit(decode(kube.token(session.client("sts", "us-west-2"), "demo")))
+        url = urlsplit(decode(token(session.client("sts", "us-west-2"), "demo")))
 
         assert (url.scheme, url.netloc) == ("http", "127.0.0.1:4566")
         assert parse_qs(url.query)["X-Amz-Credential"][0].startswith("AKIAEXAMPLE/")
 
     def test_another_cluster_has_another_signature(self, session: boto3.Session) -> None:
         signatures = {
-            parse_qs(urlsplit(decode(kube.token(session.client("sts", "us-west-2"), name))).query)[
+            parse_qs(urlsplit(decode(token(session.client("sts", "us-west-2"), name))).query)[
                 "X-Amz-Signature"
             ][0]
             for name in ("one", "two")
@@ -110,7 +111,7 @@ class TestToken:
 
 class TestKubeconfig:
     def test_it_is_ours_alone_and_gone_afterwards(self, cluster: Cluster) -> None:
-        with kube.kubeconfig(access(cluster)) as path:
+        with kubeconfig(access(cluster)) as path:
             document = json.loads(path.read_text())
             (path.parent / "helm").mkdir()
             modes = path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777
@@ -124,7 +125,7 @@ class TestKubeconfig:
         script = tmp_path / "worker.py"
         script.write_text(
             "import sys, threading\n"
-            "from hyperpod_eks.kube.client import Access, kubeconfig\n"
+            "from hyperpod_eks.kube.access import Access, kubeconfig\n"
             "said = threading.Event()\n"
             "def work():\n"
             "    with kubeconfig(Access('demo', 'https://x', '', lambda: 't')) as path:\n"

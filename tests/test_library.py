@@ -477,8 +477,8 @@ def test_a_session_of_the_program_stays_as_it_was(user: User) -> None:
 def test_kubernetes_is_whole_for_the_program() -> None:
     program = (
         "import threading; from hyperpod_eks import session;"
-        "from hyperpod_eks.kube import client; client.import_whole();"
-        "t = threading.Thread(target=client.warm); t.start();"
+        "from hyperpod_eks.kube import access; access.import_whole();"
+        "t = threading.Thread(target=access.warm); t.start();"
         "import kubernetes; assert kubernetes.config.load_kube_config; t.join()"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

@@ -471,7 +471,7 @@ def test_status_and_a_create_that_has_nothing_to_do_import_only_what_they_need()
 def test_a_program_of_the_users_imports_kubernetes_whole() -> None:
     script = (
         "import sys\n"
-        "from hyperpod_eks.kube.client import Access\n"
+        "from hyperpod_eks.kube.access import Access\n"
         "made = Access('demo', 'https://localhost', '', lambda: 'secret')._client\n"
         "ours = {'kubernetes', 'kubernetes.config'} & set(sys.modules)\n"
         "import kubernetes, kubernetes.utils\n"

@@ -24,7 +24,8 @@ from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.session import session
 from hyperpod_eks.aws.transport import Unreachable
 from hyperpod_eks.errors import HyperpodError, KnownCause, Usage
-from hyperpod_eks.kube.client import Access, KubeNotReady, kubeconfig
+from hyperpod_eks.kube.access import Access, kubeconfig
+from hyperpod_eks.kube.client import KubeNotReady
 from hyperpod_eks.kube.nodes import list_nodes
 from hyperpod_eks.local.tls import Pki, make_pki
 from hyperpod_eks.resources import eks

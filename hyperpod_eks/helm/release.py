@@ -41,7 +41,8 @@ from hyperpod_eks.helm.runner import (
     with_client,
 )
 from hyperpod_eks.kube import client as kube
-from hyperpod_eks.kube.client import Access, KubeNotReady
+from hyperpod_eks.kube.access import Access
+from hyperpod_eks.kube.client import KubeNotReady
 
 NAME = "hyperpod-dependencies"
 NAMESPACE = "kube-system"

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from hyperpod_eks.aws import transport
 from hyperpod_eks.errors import HyperpodError, Unfinished
 from hyperpod_eks.helm.program import Helm, environment
-from hyperpod_eks.kube import client as kube
-from hyperpod_eks.kube.client import Access, KubeNotReady
+from hyperpod_eks.kube import access as kube
+from hyperpod_eks.kube.access import Access
+from hyperpod_eks.kube.client import KubeNotReady
 from hyperpod_eks.programs import ELSEWHERE, signal_group
 
 if TYPE_CHECKING:

@@ -12,18 +12,8 @@ from urllib.parse import quote
 from hyperpod_eks.documents import JsonMapping
 from hyperpod_eks.errors import HyperpodError
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.kube.client import (
-    METADATA_ONLY,
-    Access,
-    Content,
-    _ask,
-    _list,
-    _package,
-    _words,
-    part,
-    parts,
-    text,
-)
+from hyperpod_eks.kube.access import Access, _package
+from hyperpod_eks.kube.client import METADATA_ONLY, Content, _ask, _list, _words, part, parts, text
 from hyperpod_eks.workers import for_each
 
 MERGE = "application/merge-patch+json"

@@ -11,17 +11,8 @@ from urllib.parse import quote, urlencode
 from hyperpod_eks.aws import transport
 from hyperpod_eks.documents import JsonMapping, JsonObject
 from hyperpod_eks.errors import HyperpodError
-from hyperpod_eks.kube.client import (
-    JSON,
-    Access,
-    Content,
-    _ask,
-    _list,
-    _package,
-    _send,
-    _words,
-    text,
-)
+from hyperpod_eks.kube.access import Access, _package
+from hyperpod_eks.kube.client import JSON, Content, _ask, _list, _send, _words, text
 
 if TYPE_CHECKING:
     from websocket import WebSocket

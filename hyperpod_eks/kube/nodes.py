@@ -7,7 +7,8 @@ from dataclasses import field
 
 from hyperpod_eks.documents import JsonMapping
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.kube.client import Access, _list, _words, part, parts, text
+from hyperpod_eks.kube.access import Access
+from hyperpod_eks.kube.client import _list, _words, part, parts, text
 
 CLUSTER_NAME = "sagemaker.amazonaws.com/cluster-name"
 GROUP_NAME = "sagemaker.amazonaws.com/instance-group-name"

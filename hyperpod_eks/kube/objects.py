@@ -16,15 +16,14 @@ from urllib.parse import quote
 
 from hyperpod_eks.documents import Json, JsonMapping, JsonObject
 from hyperpod_eks.errors import HyperpodError
+from hyperpod_eks.kube.access import Access, _package
 from hyperpod_eks.kube.client import (
     JSON,
-    Access,
     Content,
     NotServed,
     _ask,
     _list,
     _message,
-    _package,
     _words,
     part,
     parts,

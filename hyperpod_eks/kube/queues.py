@@ -7,7 +7,8 @@ from typing import Annotated, TypedDict
 
 from hyperpod_eks.documents import JsonMapping
 from hyperpod_eks.errors import HyperpodError
-from hyperpod_eks.kube.client import Access, _ask, _list, _package, _words, part, parts, text
+from hyperpod_eks.kube.access import Access, _package
+from hyperpod_eks.kube.client import _ask, _list, _words, part, parts, text
 
 GROUP = "/apis/kueue.x-k8s.io"
 NEWEST = "v1beta2"

@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from hyperpod_eks.documents import JsonMapping
-from hyperpod_eks.kube.client import Access, _list, _words, part, parts, text
+from hyperpod_eks.kube.access import Access
+from hyperpod_eks.kube.client import _list, _words, part, parts, text
 
 PLURALS = ("deployments", "daemonsets", "statefulsets")
 

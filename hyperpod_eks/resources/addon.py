@@ -20,6 +20,7 @@ from hyperpod_eks.documents import Json, JsonMapping, JsonObject
 from hyperpod_eks.errors import HyperpodError, Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube import client as kube
+from hyperpod_eks.kube.access import Access
 from hyperpod_eks.kube.contents import Contents, objects_of
 from hyperpod_eks.resolve.pod_roles import pod_roles
 from hyperpod_eks.resolve.resolved import ResolvedConfig
@@ -180,7 +181,7 @@ class PodIdentity(Resource):
         )
 
 
-def works(access: kube.Access, name: str) -> bool:
+def works(access: Access, name: str) -> bool:
     """Whether all Deployments of an add-on are Available, whatever EKS still says of it.
 
     EKS looks at an add-on that lacked replicas every quarter of an hour or so

@@ -17,7 +17,8 @@ from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.aws.tags import owner
 from hyperpod_eks.documents import Json, JsonMapping, JsonObject
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.kube import client as kube
+from hyperpod_eks.kube import access as kube
+from hyperpod_eks.kube.client import KubeNotReady
 from hyperpod_eks.kube.nodes import list_nodes
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import (
@@ -213,7 +214,7 @@ class Cluster(Resource):
         """
         hindrances = list(self._addons_without_version(snapshot))
         reach, unready = access(snapshot, self.name), ["every node: Kubernetes cannot be asked"]
-        with suppress(kube.KubeNotReady):
+        with suppress(KubeNotReady):
             nodes = list_nodes(reach) if reach else []
             unready = [f"{node.name} ({node.why})" for node in nodes if not node.ready]
             least = _minor(self.version) - KUBELET_SKEW

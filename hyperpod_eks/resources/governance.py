@@ -16,7 +16,7 @@ from hyperpod_eks.config.teams import team_namespace
 from hyperpod_eks.documents import JsonMapping, JsonObject
 from hyperpod_eks.errors import HyperpodError
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.kube.client import Access
+from hyperpod_eks.kube.access import Access
 from hyperpod_eks.kube.contents import Contents, contents, retain_volumes
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources import eks

@@ -26,6 +26,7 @@ from hyperpod_eks.helm.program import Helm, find_helm
 from hyperpod_eks.helm.remote import Remote
 from hyperpod_eks.kube import client as kube
 from hyperpod_eks.kube import objects
+from hyperpod_eks.kube.access import Access
 from hyperpod_eks.resources import eks
 from hyperpod_eks.resources.base import (
     MINUTE,
@@ -209,7 +210,7 @@ class Release(Resource):
 
     def _installed(
         self,
-        access: kube.Access,
+        access: Access,
         program: Helm,
         staged: Path,
         values: JsonMapping,
@@ -328,7 +329,7 @@ class ChartRelease(Release):
 
     def _installed(
         self,
-        access: kube.Access,
+        access: Access,
         program: Helm,
         staged: Path,
         values: JsonMapping,

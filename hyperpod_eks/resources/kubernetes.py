@@ -15,6 +15,7 @@ from hyperpod_eks.errors import Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube import client as kube
 from hyperpod_eks.kube import objects
+from hyperpod_eks.kube.access import Access
 from hyperpod_eks.resources import eks
 from hyperpod_eks.resources.base import (
     MINUTE,
@@ -123,7 +124,7 @@ class Object(Resource):
             return [Live("", owner=ours, state=State.BUSY, why=str(error), cause=error.cause)]
         return [live]
 
-    def _has_data(self, snapshot: Snapshot, access: kube.Access) -> bool:
+    def _has_data(self, snapshot: Snapshot, access: Access) -> bool:
         """Whether its delete deletes volumes."""
         question = ("claims", self.cluster.name)
         claims = snapshot.once(question, lambda: objects.deletable_claims(access))

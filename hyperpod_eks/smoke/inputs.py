@@ -15,7 +15,7 @@ from hyperpod_eks.config.model import Config
 from hyperpod_eks.documents import JsonMapping
 from hyperpod_eks.errors import KnownCause, Unfinished
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.kube.client import Access
+from hyperpod_eks.kube.access import Access
 from hyperpod_eks.kube.nodes import Node, list_nodes
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 from hyperpod_eks.state.manifest import Manifest

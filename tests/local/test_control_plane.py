@@ -28,6 +28,7 @@ import pytest
 from hyperpod_eks.errors import Unfinished
 from hyperpod_eks.helm import release as helm
 from hyperpod_eks.kube import client as kube
+from hyperpod_eks.kube.access import Access
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.tls import Pki, make_pki
 from tests.local.test_kubernetes_contract import RECORDED, replayed
@@ -47,9 +48,9 @@ class Server:
     pki: Pki
 
     @property
-    def access(self) -> kube.Access:
+    def access(self) -> Access:
         authority = base64.b64encode(self.pki.ca_pem).decode()
-        return kube.Access("demo", self.url, authority, lambda: "good")
+        return Access("demo", self.url, authority, lambda: "good")
 
     def is_ready(self) -> bool:
         context = ssl.create_default_context(cadata=self.pki.ca_pem.decode())

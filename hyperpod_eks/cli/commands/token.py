@@ -35,7 +35,7 @@ def token(options: Options, report: Report) -> Json:
     """
     from hyperpod_eks.aws.session import new_client, region_of
     from hyperpod_eks.cli.login import log_in, use_local
-    from hyperpod_eks.kube import client as kube
+    from hyperpod_eks.kube import access as kube
 
     name, region = options.name, None
     if name is None or options.file or options.manifest:
