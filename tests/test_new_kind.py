@@ -109,7 +109,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def aws(session: boto3.Session) -> Aws:
     found = Aws(session._session, "demo", {})
-    found.lineage = OURS
+    found.lineage, found.region = OURS, REGION
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -458,12 +459,19 @@ def test_status_and_a_create_that_has_nothing_to_do_import_only_what_they_need()
         "from hyperpod_eks.cli.commands import create, status\n"
         "from hyperpod_eks.helm import chart, release\n"
         "from hyperpod_eks.kube import client\n"
-        "heavy = {'kubernetes', 'pyhelm3', 'moto', 'rich', 'difflib'}\n"
+        "from hyperpod_eks.aws.session import session\n"
+        "session('us-west-2', None)\n"
+        "heavy = {'boto3', 'kubernetes', 'pyhelm3', 'moto', 'rich', 'difflib'}\n"
         "ours = 'preflight', 'aws.registry', 'policy.authorization', 'terminal.timeline'\n"
         "print(sorted((heavy | {f'hyperpod_eks.{each}' for each in ours}) & {*sys.modules}))"
     )
+    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+        [sys.executable, "-c", script],
+        env=os.environ | keys,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout.strip() == "[]"
 
