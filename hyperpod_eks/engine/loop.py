@@ -450,7 +450,7 @@ class Reconciler:
         self, want: Resource, live: Live, state: RecordState, sent: Mapping[str, Sent] | None = None
     ) -> None:
         known = self.manifest.records.get(want.key)
-        if want.data and state == "created" and known and known.state == "ready":
+        if want.is_used() and state == "created" and known and known.state == "ready":
             state = "ready"  # an update does not make it one that was never used
         if want.recorded:
             self.manifest.record(want, live, state, self.now, sent)

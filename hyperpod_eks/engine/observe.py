@@ -124,7 +124,7 @@ def rebuild(wants: Sequence[Resource], context: Context) -> list[Observation]:
         if observation.status is Status.FOREIGN or not observation.want.recorded:
             continue
         if observation.live and observation.live.id:
-            used = observation.status is Status.MATCHES or observation.want.data  # perhaps
+            used = observation.status is Status.MATCHES or observation.want.is_used()  # perhaps
             state: RecordState = "ready" if used else "created"
             reconciler._record(observation.want, observation.live, state, observation.sent or {})
             found.append(observation)

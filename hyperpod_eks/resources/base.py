@@ -270,6 +270,11 @@ class Resource(ABC):
         """Whether this cluster owns it, so that the manifest records it."""
         return self.lifecycle is Lifecycle.OWNED
 
+    @classmethod
+    def is_used(cls) -> bool:
+        """Whether it is in use once it is ready: it holds data, or people work in it."""
+        return cls.data or cls.inhabited
+
     @property
     def is_awaited(self) -> bool:
         """Whether AWS creates it and we only wait for it."""

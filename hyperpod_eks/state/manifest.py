@@ -132,10 +132,10 @@ class Manifest:
             self._put(key, replace(known, state=state, since=known.since if now is None else now))
 
     def distrust(self) -> None:
-        """Count what holds data as used: a run with another manifest may have seen it ready."""
+        """Count what may be in use as used: a run with another manifest may have seen it ready."""
         for key, record in [*self.records.items()]:
             kind = KINDS.get(record.kind)
-            if kind and kind.data and record.state == "created":
+            if kind and kind.is_used() and record.state == "created":
                 self._put(key, replace(record, state="ready"))
 
     def forget(self, key: str) -> None:

@@ -527,6 +527,56 @@ def test_a_clock_that_was_an_hour_fast_hides_nothing_for_an_hour(rig: Rig, cloud
     assert 60 <= cloud.clock.time - began < 120  # exactly the grace period
 
 
+@frozen
+class Town(Toy):
+    """A kind in which people work, and which fails when it is square."""
+
+    inhabited = True
+
+    def find(self, snapshot: Any) -> Sequence[Live]:
+        return [
+            replace(x, state=State.FAILED) if x.facts["shape"] == "square" else x
+            for x in super().find(snapshot)
+        ]
+
+    def update(self, *about: Any) -> None:  # type: ignore[override]
+        super().update(*about)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_is_in_use_and_fails_in_a_change_is_not_replaced(
+    rig: Rig, cloud: Cloud, killed: bool
+) -> None:
+    rig.create([Town("town")])
+    square = [Town("town", shape="square")]
+    if killed:
+        assert rig.killed_in(lambda: rig.create(square), 1, after=True)
+    for _ in range(2):
+        with pytest.raises(HyperpodError, match=r"town \(id-1\) has failed"):
+            rig.create(square, replace_failed=True)
+    assert [each.id for each in cloud.things] == ["id-1"]
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_what_has_failed_and_another_run_may_have_seen_in_use_is_not_replaced(
+    rig: Rig, cloud: Cloud, known: bool
+) -> None:
+    square = [Town("town", shape="square")]
+    assert rig.killed_in(lambda: rig.create([*square, Toy("role")]), 2, after=False)
+    if not known:
+        rig.path.unlink()
+    context = rig._world()
+    assert context.manifest.was_never_ready("toys/town", "id-1") is known
+    if known:
+        context.manifest.distrust()
+    else:
+        engine.rebuild(square, context)
+    context.manifest.save()
+    with pytest.raises(HyperpodError, match=r"town \(id-1\) has failed"):
+        rig.create(square, replace_failed=True)
+    assert [each.id for each in cloud.things] == ["id-1"]
+
+
 def test_what_was_adopted_and_has_failed_ends_the_run_at_once(rig: Rig, cloud: Cloud) -> None:
     """It is neither waited for nor replaced."""
 
