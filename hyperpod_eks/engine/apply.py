@@ -412,8 +412,9 @@ class Apply(Reconciler):
         if again:  # a review: it was ready before
             self.end(task)
             return
-        if task.changed:
-            self.manifest.durations[task.want.key] = round(self.now - task.since, 1)
+        if task.born and task.want.recorded:
+            since = self.manifest.records[task.want.key].since
+            self.manifest.durations[task.want.key] = round(self.now - since, 1)
         if task.want.is_awaited:  # nodes have joined: observe what waits for them at once
             for other in self.open.values():
                 other.due = min(other.due, self.now)

@@ -142,6 +142,27 @@ def test_what_the_cloud_accepts_and_never_shows_is_sent_once(rig: Rig, cloud: Cl
         assert dict(observation.unproven) == {"shape": ("round", shape)}
 
 
+@frozen
+class Leisurely(Toy):
+    """A kind whose creates take ten seconds, and whose updates take thirty."""
+
+    def create(self, *about: Any) -> Live:
+        self.cloud.clock.time += 10
+        return super().create(*about)
+
+    def update(self, *about: Any) -> Live:
+        self.cloud.clock.time += 30
+        return super().update(*about)
+
+
+def test_a_duration_is_that_of_the_create_alone(rig: Rig) -> None:
+    one, other = Leisurely("one"), Leisurely("one", shape="square")
+    for first in (one, other):
+        rig.create([first, Leisurely("two", needs_=(first,))])
+        durations = rig.context.manifest.durations.items()
+        assert {key: round(each) for key, each in durations} == {"toys/one": 10, "toys/two": 10}
+
+
 @pytest.mark.parametrize("form", ["flat", "round"])
 def test_what_a_killed_change_has_replaced_is_sent_again(rig: Rig, cloud: Cloud, form: str) -> None:
     """Nobody has read the former value, or the cloud describes it as round."""
