@@ -209,6 +209,8 @@ class Session:
         if purpose.looks_first:
             counting = purpose.installs and not self.manifest.complete
             snapshot = Snapshot(self.aws, counting=counting, bare=purpose.deletes)
+            if self._begun:
+                self._begun.end()
             self._begun = self.context.first_snapshot = snapshot
             control = self.manifest.records.get("eks/cluster")
             before = str(control.want.get("version", "")) if control else ""

@@ -462,6 +462,14 @@ def test_a_setting_in_a_file_that_no_client_can_have_is_named(
     assert "attribute" not in said.err
 
 
+def test_a_region_that_is_a_section_is_named(someone: Someone) -> None:
+    someone.config.write_text(f"[default]\n{KEYS}region =\n  x = y\n")
+    for words in (("status", "demo"), ("orphans",), ("token", "demo")):
+        said = someone.types(*words)
+        assert (said.code, said.err.partition(" of ")[0]) == (2, "error: region")
+        assert f"{someone.config}) cannot be used: it must be text, not a section" in said.err
+
+
 @pytest.mark.parametrize(
     "content", [b"garbage\x00[", b"\xef\xbb\xbf[default]\n", b"[default]\nx=\xff"]
 )

@@ -252,12 +252,11 @@ class Aws:
         return self._shared.once("identity", self._identity)
 
     def _identity(self) -> Identity:
-        region = region_of(self.session)
         arn = str(self.sts.get_caller_identity().get("Arn", ""))
         if not re.fullmatch(r"arn:[\w-]+:\w+::[0-9]{12}:.+", arn):
             raise NoAnswer(f"sts:GetCallerIdentity: the answer is not from AWS: {arn[:100]!r}")
         _, partition, _, _, account, _ = arn.split(":", 5)
-        return Identity(arn, account, partition, region)
+        return Identity(arn, account, partition, self.region)
 
     def tags(self, label: str) -> dict[str, str]:
         """Return the user's tags and those by which a resource is found and its owner known."""

@@ -272,6 +272,11 @@ def _region(core: Session, given: str | None) -> tuple[str, str]:
         if region := os.environ.get(variable):
             return region, f"variable {variable}"
     region = core.get_config_variable("region") or ""
+    if not isinstance(region, str):
+        raise Usage(
+            f"{_described(core, 'region')} cannot be used: it must be text, not a section",
+            "Correct it, for example region = us-west-2.",
+        )
     return region, f"profile {core.profile or 'default'}"
 
 

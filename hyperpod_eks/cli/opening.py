@@ -148,8 +148,8 @@ def opened(
             explaining(aws, config, called(config.name, options), collect=collect),
             stoppable(context.stop),
         ):
-            _place(at, options, source, helm)
             try:
+                _place(at, options, source, helm)
                 yield at
             finally:
                 at.close()

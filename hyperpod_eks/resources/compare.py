@@ -292,14 +292,15 @@ def withdrawn(past: Sent) -> bool:
 def doubted(observation: Observation, differs: Differs) -> dict[str, Sent] | None:
     """Return ``sent`` before an update of ``differs``, whose answer may be lost.
 
-    After it, what AWS describes instead of a former value is no longer AWS's form of that.
+    After it, what AWS describes instead of a former value is no longer AWS's form of that.  What
+    others may have attached stays so.
     """
     if observation.sent is None:
         return None
-    live, after = observation.live, dict(observation.sent)
-    for name in _with_parts(observation, differs):
+    want, live, after = observation.want, observation.live, dict(observation.sent)
+    for name in _with_parts(observation, differs).keys() - {*want.attached}:
         past = after.get(name)
-        known = live and described(observation.want, live, name) is not ABSENT
+        known = live and described(want, live, name) is not ABSENT
         if past and known and past.proof is Proof.SENT:
             after[name] = replace(past, proof=Proof.SHOWN)
     return after

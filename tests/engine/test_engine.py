@@ -18,7 +18,7 @@ from hyperpod_eks.resources.base import Live, Resource, State
 from hyperpod_eks.resources.compare import Status
 
 from .conftest import Rig
-from .toys import Attachment, Cloud, Nameless, Thing, Toy
+from .toys import Attachment, Cloud, Nameless, Thing, Toy, refusal
 
 
 def test_everything_is_made_after_what_it_needs(
@@ -174,6 +174,24 @@ def test_what_a_killed_change_has_replaced_is_sent_again(rig: Rig, cloud: Cloud,
     assert cloud.things[0].shape == "square"
     rig.create([Toy("role", shape="flat")])
     assert (cloud.things[0].shape, cloud.calls) == ("flat", ["settle role"])
+
+
+@frozen
+class Refused(Toy):
+    """A kind whose updates are refused."""
+
+    def update(self, *_: object) -> Live:
+        raise refusal("InvalidParameterValue")
+
+
+def test_a_refused_change_leaves_the_former_value_alone(rig: Rig, cloud: Cloud) -> None:
+    """The cloud describes it in a form of its own, before and after."""
+    rig.create([Stubborn("role")])
+    rig.create([Stubborn("role", shape="flat")])
+    with pytest.raises(HyperpodError):
+        rig.create([Refused("role", shape="square")])
+    rig.create([Stubborn("role", shape="flat")])
+    assert (cloud.things[0].shape, cloud.calls) == ("round", [])
 
 
 def test_what_somebody_detaches_before_it_was_described_is_attached_again(

@@ -33,9 +33,14 @@ class Killed(BaseException):
 
 def taken() -> Exception:
     """Return the error for a duplicate name, as an AWS service returns it."""
+    return refusal("EntityAlreadyExists", 409, "that name is taken")
+
+
+def refusal(code: str, status: int = 400, says: str = "so it is") -> Exception:
+    """Return an error of IAM."""
     about: Any = {
-        "Error": {"Code": "EntityAlreadyExists", "Message": "that name is taken"},
-        "ResponseMetadata": {"HTTPStatusCode": 409, "Service": "iam"},
+        "Error": {"Code": code, "Message": says},
+        "ResponseMetadata": {"HTTPStatusCode": status, "Service": "iam"},
     }
     return ClientError(about, "CreateToy")
 
