@@ -83,6 +83,30 @@ ENGINE_MUTANTS = (
         "",
     ),
     Mutant(
+        "a cluster in use that fails in a change is replaced",
+        "engine/loop.py",
+        'if want.is_used() and state == "created"',
+        'if want.data and state == "created"',
+    ),
+    Mutant(
+        "a cluster that another machine may have used is replaced",
+        "state/manifest.py",
+        "if kind and kind.is_used() and record",
+        "if kind and kind.data and record",
+    ),
+    Mutant(
+        "a value that a killed change has replaced counts as AWS's form",
+        "engine/apply.py",
+        "doubted(observation, differs)",
+        "observation.sent",
+    ),
+    Mutant(
+        "a change that was refused leaves a doubt",
+        "engine/apply.py",
+        "and surely_not_applied(error):",
+        "and False:",
+    ),
+    Mutant(
         "what is attached is not believed to be detached",
         "resources/compare.py",
         "and not (name in want.attached and _lacks(is_, declared))",
