@@ -158,6 +158,26 @@ def test_an_example_becomes_the_config_of_a_cluster(user: User, example: str) ->
     assert f"{example}.yaml" not in text
 
 
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_an_example_names_the_cluster_that_was_passed_and_no_other(
+    user: User, example: str
+) -> None:
+    """Else `delete NAME` in the comments deletes somebody else's cluster."""
+    said = user.types("init", "cspot", "-f", "-", "--example", example)
+    assert said.code == 0, said.err
+    theirs = (ROOT / f"examples/{example}.yaml").read_text()
+    assert len(re.findall(r"\bcspot\b", said.out)) == len(re.findall(r"\bdemo(?![\w-])", theirs))
+    assert re.findall(r"demo[\w-]*", said.out) == re.findall(r"demo-[\w-]+", theirs)
+
+
+def test_an_example_keeps_the_words_that_only_contain_its_name(user: User) -> None:
+    said = user.types("init", "us-west-2", "-f", "demo", "--example", "inference")
+    assert said.code == 0, said.err
+    text = (user.folder / "demo").read_text()
+    for line in ("name: us-west-2\n", "create -f demo\n", "delete us-west-2 ", "[demo-models]"):
+        assert line in text
+
+
 def test_a_kind_of_cluster_is_chosen_on_a_terminal(user: User) -> None:
     said = on_a_terminal("init", typed="huge\nexisting-vpc\nasked\neu-west-1\n")
     assert said.code == 0, said.err

@@ -201,14 +201,22 @@ def _asks() -> bool:
 
 
 def _example(options: Options, found: Mapping[str, Answer | None], target: str) -> str:
-    """Return an example with the cluster's name and region, and its own in its commands."""
+    """Return an example with the cluster's name and region, and its file's, instead of its own.
+
+    Its own name is replaced as a whole word: not in the name of a bucket or a path.
+    """
+    name, region = str(found["name"]), str(found["region"])
     content = _packaged(str(options.example))
-    content = content.replace(
-        f"{options.example}.yaml", clean(target) if target != "-" else "cluster.yaml"
-    )
-    for key in ("name", "region"):
-        content = re.sub(rf"(?m)^{key}: .*$", f"{key}: {_spelled(found[key])}", content, count=1)
-    return content
+    own = {key: re.findall(rf"(?m)^{key}: (.+)$", content)[0] for key in ("name", "region")}
+    words = {
+        f"{options.example}.yaml": clean(target) if target != "-" else "cluster.yaml",
+        f"name: {own['name']}": f"name: {_spelled(name)}",
+        own["name"]: name,
+        f"region: {own['region']}": f"region: {_spelled(region)}",
+    }
+    file, setting, word, place = map(re.escape, words)
+    places = rf"{file}|^{setting}$|(?<![\w./-]){word}(?![\w./-])|^{place}$"
+    return re.sub(places, lambda match: words[match[0]], content, flags=re.MULTILINE)
 
 
 def _filled(options: Options, found: Mapping[str, Answer | None], target: str) -> str:
