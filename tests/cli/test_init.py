@@ -170,6 +170,16 @@ def test_an_example_names_the_cluster_that_was_passed_and_no_other(
     assert re.findall(r"demo[\w-]*", said.out) == re.findall(r"demo-[\w-]+", theirs)
 
 
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_an_example_says_where_the_files_are_that_init_does_not_write(
+    user: User, example: str
+) -> None:
+    said = user.types("init", "demo", "-f", "-", "--example", example)
+    for file in {*re.findall(r"kubectl .*-f (\S+)", said.out)} - {"cluster.yaml"}:
+        assert f"# {file} is in the folder examples/ of hyperpod-eks's source" in said.out
+        assert (ROOT / "examples" / file).exists()
+
+
 def test_an_example_keeps_the_words_that_only_contain_its_name(user: User) -> None:
     said = user.types("init", "us-west-2", "-f", "demo", "--example", "inference")
     assert said.code == 0, said.err
