@@ -213,10 +213,15 @@ def nearest(value: str, options: tuple[str, ...]) -> list[str]:
 
 
 def show(value: object, limit: int = 60) -> str:
-    """Return `value` for a message: as JSON, cut to `limit` characters."""
+    """Return `value` for a message: as JSON, cut to `limit` characters.
+
+    >>> show("ml.p5.48xlarge", 10), show(["ml.p5.48xlarge"], 10)
+    ('"ml.p5.4…"', '["ml.p5.4…')
+    """
     text = json.dumps(value, ensure_ascii=False, default=str)
     text = text.encode("utf-8", "backslashreplace").decode()  # lone surrogates
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+    end = '…"' if isinstance(value, str) else "…"
+    return text if len(text) <= limit else f"{text[: limit - len(end)]}{end}"
 
 
 def _shared(options: tuple[str, ...]) -> str:

@@ -180,6 +180,22 @@ def test_an_example_says_where_the_files_are_that_init_does_not_write(
         assert (ROOT / "examples" / file).exists()
 
 
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_an_example_is_written_for_the_region_that_was_passed(user: User, example: str) -> None:
+    said = user.types("init", "mine", "--region", "us-east-1", "--example", example)
+    assert said.code == 0, said.err
+    text = (user.folder / "mine.yaml").read_text()
+    assert not re.search("us-west-2|usw2", text)
+    assert load("mine.yaml", {}, {}).region == "us-east-1"
+
+
+def test_a_long_value_that_a_message_quotes_keeps_its_quotes(user: User) -> None:
+    user.types("init", "mine", "--example", "p5-training-plans")
+    said = user.types("validate", "-f", "mine.yaml", "--region", "us-east-1")
+    assert said.code == 2
+    assert 'arn:aws:sagemaker:us-west-2:123456789012:training-plan/tr…" is not in' in said.err
+
+
 def test_an_example_keeps_the_words_that_only_contain_its_name(user: User) -> None:
     said = user.types("init", "us-west-2", "-f", "demo", "--example", "inference")
     assert said.code == 0, said.err

@@ -205,17 +205,21 @@ def _example(options: Options, found: Mapping[str, Answer | None], target: str) 
 
     Its own name is replaced as a whole word: not in the name of a bucket or a path.
     """
+    from hyperpod_eks.aws.published import zone_prefix
+
     name, region = str(found["name"]), str(found["region"])
+    _check("region", region)
     content = _packaged(str(options.example))
     own = {key: re.findall(rf"(?m)^{key}: (.+)$", content)[0] for key in ("name", "region")}
     words = {
         f"{options.example}.yaml": clean(target) if target != "-" else "cluster.yaml",
         f"name: {own['name']}": f"name: {_spelled(name)}",
         own["name"]: name,
-        f"region: {own['region']}": f"region: {_spelled(region)}",
+        own["region"]: region,
+        zone_prefix(own["region"]): zone_prefix(region),
     }
-    file, setting, word, place = map(re.escape, words)
-    places = rf"{file}|^{setting}$|(?<![\w./-]){word}(?![\w./-])|^{place}$"
+    file, setting, word, place, zone = map(re.escape, words)
+    places = rf"{file}|^{setting}$|(?<![\w./-]){word}(?![\w./-])|{place}|\b{zone}(?=-az\d)"
     return re.sub(places, lambda match: words[match[0]], content, flags=re.MULTILINE)
 
 
