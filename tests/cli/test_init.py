@@ -213,12 +213,26 @@ def test_a_kind_of_cluster_is_chosen_on_a_terminal(user: User) -> None:
     assert "Instance type" not in said.err
 
 
-def test_what_an_example_cannot_know_is_to_be_replaced(user: User) -> None:
-    said = user.types("init", "mine", "--example", "existing-vpc")
-    ids = "vpc-0123456789abcdef0, subnet-0123456789abcdef0, subnet-0123456789abcdef1, sg-"
-    assert said.out.startswith(f"wrote mine.yaml; replace {ids}")
-    said = user.types("init", "demo", "--example", "storage")
-    assert said.out == "wrote demo.yaml; next: hyperpod-eks plan -f demo.yaml\n"
+UNKNOWN = {
+    "p5-training-plans": "usw2-az1, usw2-az2, 123456789012",
+    "spot-autoscaling": "",
+    "closed-network": "usw2-az1, usw2-az2, 123456789012, 203.0.113.0/24",
+    "existing-vpc": "vpc-0123456789abcdef0, subnet-0123456789abcdef0, subnet-0123456789abcdef1,"
+    " sg-0123456789abcdef0, rtb-0123456789abcdef0",
+    "existing-eks": "platform, kube-system/dependencies",
+    "pod-roles": "training-data, checkpoints, 123456789012",
+    "storage": "demo-datasets",
+    "inference": "demo-models",
+    "platform": "123456789012",
+}
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_what_an_example_cannot_know_is_to_be_replaced(user: User, example: str) -> None:
+    said = user.types("init", "platform", "--example", example)
+    unknown = UNKNOWN[example]
+    then = f"replace {unknown} in it, then" if unknown else "next"
+    assert said.out == f"wrote platform.yaml; {then}: hyperpod-eks plan -f platform.yaml\n"
 
 
 def test_a_file_that_exists_is_refused_before_anything_else_is_asked(user: User) -> None:

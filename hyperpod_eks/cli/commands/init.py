@@ -45,8 +45,12 @@ EXAMPLES = (
     "platform",
 )
 """Files of examples/ that need no other files."""
-PLACEHOLDER = re.compile(r"\b[a-z]+-0123456789abcdef\d\b|\b123456789012\b|\b203\.0\.113\.0/24")
-"""What an example cannot know: ids, the account, the addresses of an office."""
+PLACEHOLDER = re.compile(
+    r"\b[a-z]+-0123456789abcdef\d\b|\b123456789012\b|\b203\.0\.113\.0/24|\b[a-z]+\d-az\d\b"
+    r"|(?<=eks_cluster: )\S+|(?<=helm_release: )\S+|(?<=buckets: \[)[^]]+"
+)
+"""What an example cannot know: ids, the account, the addresses of an office, the zones that have
+capacity, and the names of what exists already."""
 MINIMAL = "minimal"
 Answer = str | int
 DEFAULTS: dict[str, Answer] = {
