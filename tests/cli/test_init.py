@@ -93,7 +93,7 @@ def test_without_a_region_it_says_so(user: User, monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("AWS_DEFAULT_REGION")
     said = user.types("init", "demo")
     assert said.code == 2
-    assert "--region" in said.err
+    assert "region: is missing (every cluster has one); pass --region, or set AWS_" in said.err
 
 
 def test_on_a_terminal_it_asks(user: User, capfd: pytest.CaptureFixture[str]) -> None:

@@ -311,7 +311,7 @@ def _answers(options: Options) -> dict[str, Answer | None]:
         elif asks:
             _check(key, answer)
     if not found["region"]:
-        raise Usage("init: --region is missing", "Example: --region us-west-2.")
+        raise Usage("region: is missing (every cluster has one); pass --region, or set AWS_REGION")
     return found
 
 
