@@ -109,7 +109,7 @@ class Foreign(HyperpodError):
 
 
 class NotFound(HyperpodError):
-    """The cluster does not exist."""
+    """The cluster, or what a command names of it, does not exist: a group, node or output."""
 
     exit = Exit.NOT_FOUND
 

@@ -14,13 +14,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from hyperpod_eks.aws.snapshot import Snapshot
-from hyperpod_eks.cli.commands.scale import counts_in_file, set_counts
+from hyperpod_eks.cli.commands.scale import counts_in_file, require_groups, set_counts
 from hyperpod_eks.cli.confirm import confirm
 from hyperpod_eks.cli.documents import called, head
 from hyperpod_eks.cli.lookup import described, exit_of
 from hyperpod_eks.cli.opening import Opened, opened
 from hyperpod_eks.config.load import load
-from hyperpod_eks.errors import HyperpodError
+from hyperpod_eks.errors import HyperpodError, Usage
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 from hyperpod_eks.session import CHANGE
 
@@ -117,13 +117,18 @@ def _counted(at: Opened, counts: dict[str, int]) -> tuple[JsonObject, dict[str, 
 def _confirm(
     at: Opened, options: Cluster, ids: Sequence[str], counts: dict[str, int], *, yes: bool
 ) -> None:
-    """Check that the counts can be written, and ask."""
+    """Check that the counts can be written, and ask.
+
+    Raises Usage for a group that the config does not have: the nodes exist.
+    """
+    name = at.resolved.name
+    require_groups(name, counts, [group.name for group in at.config.groups], Usage)
     _, before = _counted(at, counts)
     if options.file:
         counts_in_file(options, counts, VERB)
     rows = "".join(f", {group}: {before[group]} -> {n} nodes" for group, n in counts.items())
     summary = (
-        f"delete of {len(ids)} node{'s' * (len(ids) > 1)} of {at.resolved.name}: the pods there"
+        f"delete of {len(ids)} node{'s' * (len(ids) > 1)} of {name}: the pods there"
         f" stop, the disks are lost{rows}"
     )
     confirm(summary, "Continue?", yes=yes)

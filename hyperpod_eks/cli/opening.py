@@ -30,7 +30,7 @@ from hyperpod_eks.config.warnings import warnings
 from hyperpod_eks.consistency import check_references
 from hyperpod_eks.documents import JsonMapping, JsonObject
 from hyperpod_eks.engine import Context, words_of
-from hyperpod_eks.errors import HyperpodError, Usage
+from hyperpod_eks.errors import HyperpodError, NotFound, Usage
 from hyperpod_eks.events import Report
 from hyperpod_eks.helm import chart as charts
 from hyperpod_eks.local import CHART
@@ -185,7 +185,7 @@ class _Source:
             return config
         try:
             return config_of(self.place, manifest, self.files, edit=self.edit)
-        except Usage as error:
+        except (NotFound, Usage) as error:
             self.failed = error
             return config
 
@@ -243,11 +243,12 @@ def newest_config(aws: Aws, manifest: Manifest, config: Config) -> tuple[Declara
 def _take_newest(at: Opened, source: _Source) -> bool:
     """Use the newest config in the cluster's bucket; return whether it is another one.
 
-    Raises Usage for one that cannot be used, if the command compares the cluster with its config.
+    Raises Usage for one that cannot be used, and NotFound for one without the group that the
+    command changes, if the command compares the cluster with its config.
     """
     try:
         return _newest(at, source)
-    except Usage as error:
+    except (NotFound, Usage) as error:
         if at.purpose.compares:
             raise
         if source.failed:

@@ -51,9 +51,29 @@ def test_scale_changes_the_count_in_the_file_and_nothing_else(user: User, aws: C
     # without a file, the manifest's config is used
     assert user.types("scale", "demo", "small=3").code == 0
     assert counts(aws) == {"workers": 1, "small": 3}
+    # a group that does not exist: not in the file, the manifest and the bucket's config
+    names = "error: the config of demo has no instance group none\nIt has workers, small.\n"
+    for place in (("-f", "c.yaml"), ("demo",)):
+        said = user.types("scale", *place, "none=3")
+        assert (said.code, names in said.err) == (8, True), said.err
+    Path("demo.hyperpod-eks.json").unlink()
     said = user.types("scale", "demo", "none=3")
-    names = "has no instance group none\nIt has workers, small.\n"
-    assert (said.code, names in said.err) == (2, True)
+    assert (said.code, names in said.err) == (8, True), said.err
+    assert counts(aws) == {"workers": 1, "small": 3}
+
+
+def test_scale_knows_a_group_that_another_machine_has_added(user: User, aws: Clients) -> None:
+    file, record = Path("c.yaml"), Path("demo.hyperpod-eks.json")
+    file.write_text(FILE)
+    user.has("demo", "-f", "c.yaml")
+    ours = record.read_bytes()
+    added = "  - {name: more, instance_type: ml.m5.xlarge, instance_count: 1}\nchart:"
+    file.write_text(FILE.replace("chart:", added))
+    assert user.types("create", "-f", "c.yaml").code == 0
+    record.write_bytes(ours)
+    said = user.types("scale", "demo", "more=2")
+    assert said.code == 0, said.err
+    assert counts(aws) == {"workers": 2, "small": 1, "more": 2}
 
 
 def test_scale_changes_no_other_byte_and_writes_through_a_link(user: User) -> None:
@@ -97,13 +117,13 @@ def test_update_software_renews_the_nodes_and_waits(user: User, aws: Clients) ->
     user.has("demo")
     said = user.types("update-software", "demo", "--batch", "1")
     assert (said.code, "its 2 nodes get a new image; pods are not drained" in said.err) == (2, True)
-    for wrong, says in (
-        ("--group", "has no instance group x\nIt has worker-group.\n"),
-        ("--release", "release of HyperPod's AMI 'x'"),
-        ("--batch", "'x' is neither a number of nodes nor a percentage"),
+    for wrong, code, says in (
+        ("--group", 8, "the config of demo has no instance group x\nIt has worker-group.\n"),
+        ("--release", 2, "release of HyperPod's AMI 'x'"),
+        ("--batch", 2, "'x' is neither a number of nodes nor a percentage"),
     ):
         said = user.types("update-software", "demo", wrong, "x", "--yes")
-        assert (said.code, says in said.err) == (2, True)
+        assert (said.code, says in said.err) == (code, True)
     assert all(call.operation != "UpdateClusterSoftware" for call in user.stack.calls)
     for wrong in ("0", "0%", "101%", "-1", "1.5%"):
         said = user.types("update-software", "demo", f"--batch={wrong}", "--yes")

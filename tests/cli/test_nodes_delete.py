@@ -119,6 +119,15 @@ def test_what_the_config_does_not_allow_is_refused_before(user: User, why: str) 
     assert (user.folder / "demo.yaml").read_text() == text
 
 
+def test_a_group_that_only_the_file_lacks_is_no_node_that_does_not_exist(team: User) -> None:
+    """Exit code 8 would say that the node is gone."""
+    (team.folder / "demo.yaml").write_text(TEXT.replace("name: a,", "name: c,"))
+    said = team.types("nodes", "-f", "demo.yaml", "delete", groups(team)["a"][0], "--yes")
+    assert said.code == 2
+    assert "the config of demo has no instance group a\nIt has c, b.\n" in said.err
+    assert team.mutations() == []
+
+
 def test_it_asks_and_says_what_is_lost(team: User) -> None:
     said = team.types("nodes", "demo", "delete", *groups(team)["a"][:2])
 

@@ -56,7 +56,9 @@ def test_outputs_are_those_of_create_and_ask_nobody(
     assert user.types("outputs", "demo", "vpc_id", "-o", "env").out.startswith(
         "HYPERPOD_EKS_VPC_ID='vpc-"
     )
-    assert user.types("outputs", "demo", "vpc").code == 2
+    said = user.types("outputs", "demo", "vpc")
+    assert said.code == 8
+    assert "the cluster demo has no output vpc\nIt has cluster_name, region," in said.err
     place = ("--local", "--region", "us-west-2", "--profile", "team")
     assert user.types("outputs", "demo", "vpc_id", *place).out == f"{vpc}\n"
     said = user.types("outputs", "demo", "--region", "eu-west-1")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hyperpod_eks.cli.command import define
 from hyperpod_eks.cli.documents import called, head
 from hyperpod_eks.cli.options import Output, Place, argument
-from hyperpod_eks.errors import NotFound, Usage
+from hyperpod_eks.errors import NotFound
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
@@ -66,10 +66,10 @@ def outputs(options: Options, report: Report) -> AllOutputs | OneOutput:
 
 
 def _one(document: AllOutputs, key: str, place: Place) -> OneOutput:
-    """Return one output.  Raises Usage for an unknown key, NotFound if it has no value yet."""
+    """Return one output.  Raises NotFound for an unknown key, and if it has no value yet."""
     found, cluster = document["outputs"], document["cluster"]["name"]
     if key not in found:
-        raise Usage(f"outputs: unknown output {key!r}", f"Valid outputs: {', '.join(found)}.")
+        raise NotFound(f"the cluster {cluster} has no output {key}", f"It has {', '.join(found)}.")
     if found[key] in (None, []):
         raise NotFound(
             f"outputs: {key} of {cluster} does not exist yet",

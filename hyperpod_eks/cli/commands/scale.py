@@ -15,7 +15,7 @@ from hyperpod_eks.cli.commands import create
 from hyperpod_eks.cli.console import Log, current_console
 from hyperpod_eks.cli.documents import once
 from hyperpod_eks.cli.options import Change, Place, argument
-from hyperpod_eks.errors import HyperpodError, Usage
+from hyperpod_eks.errors import HyperpodError, NotFound, Usage
 from hyperpod_eks.events import Event, EventType
 from hyperpod_eks.frozen import frozen
 
@@ -119,8 +119,8 @@ class InFile(NamedTuple):
 def counts_in_file(place: Place, wanted: dict[str, int], verb: str) -> InFile:
     """Replace the counts in the config file, and change no other byte; write nothing yet.
 
-    Raises Usage for an unknown group, a count that cannot be changed alone, and if Karpenter sets
-    the counts.
+    Raises NotFound for an unknown group, Usage for a count that cannot be changed alone, and if
+    Karpenter sets the counts.
     """
     from hyperpod_eks.config import yaml as config_yaml
     from hyperpod_eks.config.load import load
@@ -131,10 +131,11 @@ def counts_in_file(place: Place, wanted: dict[str, int], verb: str) -> InFile:
         raise Usage(f"{verb}: cannot write the count to standard input", "Pass -f FILE.")
     overrides = {"name": place.name, "region": place.region}
     before = _of_file(name, path)
-    _refuse_scaled(load(name, overrides, os.environ, files=False), wanted, verb)
+    config = load(name, overrides, os.environ, files=False)
+    _refuse_scaled(config, wanted, verb)
     document = config_yaml.parse(name, before).value
     places = _places(document)
-    refuse_unknown(wanted, places, verb)
+    require_groups(config.name, wanted, places)
     counts = {group: _declared(document, places[group])["instance_count"] for group in wanted}
     numbers = {places[group]: count for group, count in wanted.items()}
     return InFile(path, before, config_yaml.with_numbers(name, before, numbers), counts)
@@ -169,24 +170,29 @@ def set_counts(
 ) -> None:
     """Replace the counts in the config that the cluster has; put the previous ones in ``before``.
 
-    Raises Usage for an unknown group, and if Karpenter sets the counts.
+    Raises NotFound for an unknown group, and Usage if Karpenter sets the counts.
     """
     from hyperpod_eks.config.load import load
 
     _refuse_scaled(load(config, {}, os.environ, files=False), wanted, verb)
     places = _places(config)
-    refuse_unknown(wanted, places, verb)
+    require_groups(config["name"], wanted, places)
     for group, count in wanted.items():
         declared = _declared(config, places[group])
         before[group] = declared["instance_count"]
         declared["instance_count"] = count
 
 
-def refuse_unknown(wanted: Collection[str], there: Collection[str], verb: str = "scale") -> None:
-    """Raise Usage for an instance group that the config does not have."""
+def require_groups(
+    cluster: str,
+    wanted: Collection[str],
+    there: Collection[str],
+    error: type[HyperpodError] = NotFound,
+) -> None:
+    """Raise ``error`` for an instance group that the config of the cluster does not have."""
     if unknown := sorted(set(wanted) - set(there)):
-        raise Usage(
-            f"{verb}: the config has no instance group {', '.join(unknown)}",
+        raise error(
+            f"the config of {cluster} has no instance group {', '.join(unknown)}",
             f"It has {', '.join(there) or 'none'}.",
         )
 

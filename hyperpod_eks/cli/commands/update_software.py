@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from hyperpod_eks.cli import options as shared
 from hyperpod_eks.cli.command import define
-from hyperpod_eks.cli.commands.scale import refuse_unknown
+from hyperpod_eks.cli.commands.scale import require_groups
 from hyperpod_eks.cli.console import Log
 from hyperpod_eks.cli.options import option
 from hyperpod_eks.errors import NotFound, Usage
@@ -88,10 +88,13 @@ def _size(batch: str | None) -> JsonObject | None:
 
 
 def _groups(config: Config, chosen: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the groups to update.  Raises Usage for an unknown group or a pinned release."""
+    """Return the groups to update.
+
+    Raises NotFound for an unknown group, Usage for a pinned release.
+    """
     known = tuple(group.name for group in config.groups)
     names = chosen or known
-    refuse_unknown(names, known, "update-software")
+    require_groups(config.name, names, known)
     pinned = {group.name for group in config.instance_groups if group.image_release_version}
     if stuck := sorted(pinned.intersection(names)):
         raise Usage(
