@@ -108,10 +108,9 @@ def _counted(at: Opened, counts: dict[str, int]) -> tuple[JsonObject, dict[str, 
         if at.given
         else copy.deepcopy(at.manifest.config)
     )
-    before: dict[str, int] = {}
-    set_counts(VERB, counts, before, config)
+    set_counts(VERB, counts, config)
     load(config, {}, os.environ, files=False)
-    return config, before
+    return config, {group.name: group.instance_count for group in at.config.groups}
 
 
 def _confirm(

@@ -48,6 +48,11 @@ def test_scale_changes_the_count_in_the_file_and_nothing_else(user: User, aws: C
     assert counts(aws)["workers"] == 3
     assert user.types("scale", "-f", "c.yaml", "workers=1", "--yes").code == 0
     assert counts(aws) == {"workers": 1, "small": 2}
+    # the old count is the cluster's: the file may have another one
+    Path("c.yaml").write_text(grown)
+    said = user.types("scale", "-f", "c.yaml", "workers=2", "small=1", "--yes")
+    assert said.out.startswith("workers: 1 -> 2 nodes\nsmall: 2 -> 1 nodes\n"), said.err
+    assert user.types("scale", "-f", "c.yaml", "workers=1", "small=2", "--yes").code == 0
     # without a file, the manifest's config is used
     assert user.types("scale", "demo", "small=3").code == 0
     assert counts(aws) == {"workers": 1, "small": 3}

@@ -72,11 +72,13 @@ def apply(
     report: Report,
     edit: Edit | None = None,
     undone: Callable[[BaseException], bool] = lambda error: False,
+    look: Callable[[Opened], None] = lambda at: None,
 ) -> Created:
     """Create or update the cluster; return the document with its outputs.
 
     ``edit`` changes the config of a cluster that exists.  If ``undone`` returns True for the error
-    with which the run ends, the config that it had before is kept again.
+    with which the run ends, the config that it had before is kept again.  ``look`` is called before
+    anything changes.
     """
     from hyperpod_eks import engine
     from hyperpod_eks.cli.confirm import consenting
@@ -89,6 +91,7 @@ def apply(
     with opened(CREATE, options, recorder, files=True, helm=own.helm, edit=edit) as at:
         if edit and not at.declared:
             raise no_cluster(at, options)
+        look(at)
         at.context.replace_failed = own.replace_failed
         at.context.consent = consenting(at.resolved.name, yes=options.yes)
         warnings = _prepare(at, recorder)

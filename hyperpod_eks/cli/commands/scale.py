@@ -20,10 +20,11 @@ from hyperpod_eks.events import Event, EventType
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
+    from hyperpod_eks.cli.opening import Opened
     from hyperpod_eks.cli.schemas.runs import Scaled
     from hyperpod_eks.config.model import Config
     from hyperpod_eks.config.yaml import Loc
-    from hyperpod_eks.documents import Json, JsonMapping, JsonObject
+    from hyperpod_eks.documents import JsonMapping, JsonObject
     from hyperpod_eks.events import Report
 
 CHANGING = (EventType.CREATING, EventType.UPDATING)
@@ -53,6 +54,9 @@ def scale(options: Options, report: Report) -> Scaled:
     before: dict[str, int] = {}
     requested = False
 
+    def look(at: Opened) -> None:
+        before.update(dict.fromkeys(wanted, 0) | _targets(at))
+
     def watching(event: Event) -> None:
         nonlocal requested
         requested = requested or (event.key == "hyperpod/cluster" and event.what in CHANGING)
@@ -64,19 +68,29 @@ def scale(options: Options, report: Report) -> Scaled:
 
     if options.file:
         file = counts_in_file(options, wanted, "scale")
-        before = file.counts
         file.write(file.after)
         try:
-            made = create.apply(options, watching, undone=undone)
+            made = create.apply(options, watching, undone=undone, look=look)
         except BaseException as error:
             if undone(error):
                 _put_back(file)
             raise
     else:
-        edit = partial(set_counts, "scale", wanted, before)
-        made = create.apply(options, watching, edit, undone)
+        edit = partial(set_counts, "scale", wanted)
+        made = create.apply(options, watching, edit, undone, look)
     scaled = {group: [before[group], count] for group, count in wanted.items()}
     return {**made, "command": "scale", "scaled": scaled}
+
+
+def _targets(at: Opened) -> dict[str, int]:
+    """Return the number of nodes that each group of the cluster is to have, as AWS knows it."""
+    from hyperpod_eks.aws.snapshot import Snapshot
+    from hyperpod_eks.resources.hyperpod import api as hyperpod_api
+
+    snapshot = at.context.first_snapshot or Snapshot(at.aws)
+    found = hyperpod_api.describe(snapshot, at.resolved.name) or {}
+    groups = hyperpod_api.every_group(found)
+    return {group["InstanceGroupName"]: group.get("TargetCount", 0) for group in groups}
 
 
 def _put_back(file: InFile) -> None:
@@ -103,8 +117,6 @@ class InFile(NamedTuple):
     path: Path
     before: bytes
     after: bytes
-    counts: dict[str, int]
-    """The counts that the file has, by group."""
 
     def write(self, content: bytes) -> None:
         """Replace the file's content.  Raises Usage."""
@@ -136,9 +148,8 @@ def counts_in_file(place: Place, wanted: dict[str, int], verb: str) -> InFile:
     document = config_yaml.parse(name, before).value
     places = _places(document)
     require_groups(config.name, wanted, places)
-    counts = {group: _declared(document, places[group])["instance_count"] for group in wanted}
     numbers = {places[group]: count for group, count in wanted.items()}
-    return InFile(path, before, config_yaml.with_numbers(name, before, numbers), counts)
+    return InFile(path, before, config_yaml.with_numbers(name, before, numbers))
 
 
 def _of_file(name: str, path: Path) -> bytes:
@@ -159,16 +170,8 @@ def _places(document: JsonMapping) -> dict[str, Loc]:
     }
 
 
-def _declared(document: JsonMapping, place: Loc) -> Json:
-    """Return the instance group whose count is at this location."""
-    section, index, _ = place
-    return document[str(section)][index]
-
-
-def set_counts(
-    verb: str, wanted: dict[str, int], before: dict[str, int], config: JsonObject
-) -> None:
-    """Replace the counts in the config that the cluster has; put the previous ones in ``before``.
+def set_counts(verb: str, wanted: dict[str, int], config: JsonObject) -> None:
+    """Replace the counts in the config that the cluster has.
 
     Raises NotFound for an unknown group, and Usage if Karpenter sets the counts.
     """
@@ -178,9 +181,8 @@ def set_counts(
     places = _places(config)
     require_groups(config["name"], wanted, places)
     for group, count in wanted.items():
-        declared = _declared(config, places[group])
-        before[group] = declared["instance_count"]
-        declared["instance_count"] = count
+        section, index, setting = places[group]
+        config[str(section)][index][setting] = count
 
 
 def require_groups(
