@@ -47,6 +47,12 @@ SMOKE: tuple[Cause, ...] = (
         vague=True,
     ),
     Cause(
+        "addon-missing",
+        "",
+        "the EKS add-on {about} of the cluster does not exist: it was deleted, or not created yet",
+        "hyperpod-eks create {cluster} creates it",
+    ),
+    Cause(
         "component-failing",
         "",
         "the {kind} {workload} in {namespace} does not run on all nodes that it should run on",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from hyperpod_eks.aws.addon_needs import ADDON_ROLES, TRAINING_OPERATOR
@@ -14,6 +14,7 @@ from hyperpod_eks.kube.workloads import troubles, workloads
 from hyperpod_eks.resources.addon import NO_NODES, works
 from hyperpod_eks.resources.hyperpod import devices
 from hyperpod_eks.smoke.inputs import Facts, Finding, Outcome, Skipped
+from hyperpod_eks.steps.addons import every_addon
 
 MOST = 20
 """Maximum findings of one check: a thousand nodes may have one fault."""
@@ -99,8 +100,16 @@ def node_devices(facts: Facts) -> Iterator[Outcome]:
 
 
 def addons(facts: Facts) -> Iterator[Outcome]:
-    """Each add-on must be ACTIVE without an issue, or work although EKS still misses replicas."""
-    for found in facts.addons():
+    """Each add-on must be ACTIVE without an issue, or work although EKS still misses replicas.
+
+    None that the cluster is to have may be missing.
+    """
+    described = facts.addons()
+    there = {found["addonName"] for found in described}
+    for name in _wanted_addons(facts):
+        if name not in there:
+            yield Finding(name, "it does not exist", KnownCause("addon-missing"))
+    for found in described:
         issues = found.get("health", {}).get("issues") or ()
         name, status = found["addonName"], found["status"]
         if {each["code"] for each in issues} == {NO_NODES} and works(facts.access, name):
@@ -109,6 +118,16 @@ def addons(facts: Facts) -> Iterator[Outcome]:
             yield Finding(name, f"{status} {issue['code']}: {issue.get('message', '')}")
         if status not in ("ACTIVE", "UPDATING") and not issues:
             yield Finding(name, f"its status is {status}")
+
+
+def _wanted_addons(facts: Facts) -> Iterable[str]:
+    """Return the names of the add-ons that the cluster is to have, as far as its config says it."""
+    if (config := facts.config) is None:
+        return ()
+    adopted = {*facts.snapshot.aws.adopted}
+    if config.existing.eks_cluster:  # another machine may have the manifest
+        adopted.add("eks/cluster")
+    return every_addon(config, adopted)
 
 
 def components(facts: Facts) -> Iterator[Outcome]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import field
 from functools import reduce
 
@@ -77,6 +77,20 @@ def of_cluster(resolved: ResolvedConfig, nodes: Nodes) -> dict[str, Link]:
     return {INFERENCE: Link((bucket, nodes), settings, (nodes.cluster,))}
 
 
+def every_addon(config: Config, adopted: Container[str]) -> dict[str, DeclaredAddon]:
+    """Return the add-ons by name that a cluster is to have; ``adopted`` has keys of resources.
+
+    An EKS cluster that is adopted may run what HyperPod needs without EKS add-ons: there, only
+    adopted add-ons count, and those that the config asks for.
+    """
+    asked, theirs = config.asked_addons(), "eks/cluster" in adopted
+    return {
+        name: addon
+        for name, addon in config.every_addon().items()
+        if not theirs or name in asked or f"addons/{name}" in adopted
+    }
+
+
 def _declared(
     resolved: ResolvedConfig,
     cluster: Cluster,
@@ -88,12 +102,8 @@ def _declared(
     found: list[Addon] = []
     config = resolved.config
     nodeless = not any(group.instance_count for group in config.groups)
-    for name, addon in config.every_addon().items():
+    for name, addon in every_addon(config, resolved.adopted).items():
         if (name in linked_addons(config)) is not later:
-            continue
-        # in a cluster that is not owned, only adopted or declared add-ons
-        asked = f"addons/{name}" in resolved.adopted or name in config.asked_addons()
-        if resolved.eks_is_theirs and not asked:
             continue
         link, before = links.get(name, Link()), (*others, *found)
         first = [each for each in before if each.label in _first(config, name, before)]

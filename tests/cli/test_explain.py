@@ -308,6 +308,7 @@ NAMED = {
     "node-taint": Evidence("test node-taints", "a taint", "workers"),
     "no-device": Evidence("test devices", "fewer", "workers"),
     "addon-unhealthy": Evidence("test addons", "its status is DEGRADED", "coredns"),
+    "addon-missing": Evidence("test addons", "it does not exist", "kube-proxy"),
     "component-failing": Evidence("test components", "0 of 1", "daemonset/x/y"),
     "kind-missing": Evidence("test kinds", "not served", "MPIJob"),
     "claim-pending": Evidence("test claims", "the claim is Pending", "data/scratch"),

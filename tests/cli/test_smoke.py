@@ -232,6 +232,18 @@ def test_an_addon_that_works_before_eks_says_so_is_not_broken(user: User) -> Non
     assert f"            {why}\n" in shown
 
 
+def test_an_addon_that_is_missing_is_found(user: User) -> None:
+    boto3.client("eks").delete_addon(clusterName="smoke", addonName="kube-proxy")
+    said = examined(user, "--level", "1")
+    text = user.types("test", "smoke", "--level", "1").out
+    words = ("create", "-f", "smoke.yaml", "--chart", str(CHART))
+    assert user.types(*words).code == 0
+    assert (said.code, found(said)) == (11, {"addons": ["addon-missing"]})
+    assert "addons: kube-proxy: it does not exist\n" in text
+    assert "  next:  hyperpod-eks create smoke creates it\n" in text
+    assert found(examined(user, "--level", "1")) == {}
+
+
 def test_a_node_that_never_registered_with_kubernetes_is_found(user: User) -> None:
     """HyperPod counts it as running, while its kubelet cannot join."""
     store = kubernetes(user)._store
