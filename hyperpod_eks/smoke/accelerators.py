@@ -18,7 +18,15 @@ from hyperpod_eks.smoke.images import NCCL_IMAGE, NEURON_IMAGE
 from hyperpod_eks.smoke.inputs import Facts, Finding, Measured, Outcome, Skipped
 from hyperpod_eks.smoke.job import WAIT, Refused, labels, once, read_job, run_job, template
 from hyperpod_eks.smoke.pods import UNPLACED
-from hyperpod_eks.smoke.queues import Place, is_suspended, place, unread, why_queued, would_stop
+from hyperpod_eks.smoke.queues import (
+    Place,
+    is_suspended,
+    never_admits,
+    places,
+    unread,
+    why_queued,
+    would_stop,
+)
 
 NCCL = (
     "/opt/amazon/openmpi/bin/mpirun --allow-run-as-root --tag-output -np {ranks} -N {devices}"
@@ -58,7 +66,8 @@ _ROW = re.compile(
 class Ran(NamedTuple):
     """An all-reduce of a group.
 
-    ``reached`` is refused, queued, placed, pulled, failed or done: why it did not end is ``why``.
+    ``reached`` is impossible, refused, queued, placed, pulled, failed or done: why it did not end
+    is ``why``.  It is impossible, and not tried, if no queue can ever admit it.
     """
 
     group: str
@@ -105,9 +114,14 @@ def _types(facts: Facts, group: str) -> Iterator[tuple[str, Mapping[str, int]]]:
 
 
 def _run(facts: Facts, group: str, kind: str, has: Mapping[str, int]) -> Ran:
-    begun, there = Ran(group, kind, has.get(EFA, 0), "refused"), place(facts, group)
+    begun = Ran(group, kind, has.get(EFA, 0), "refused")
     if why := unread(facts):
         return begun._replace(why=f"no job was created, since it might take a team's nodes: {why}")
+    found = places(facts, group)
+    never = [never_admits(facts, each, group, _asked(has, each), WORKERS) for each in found]
+    if all(never):
+        return begun._replace(reached="impossible", why=f"no queue can admit it: {never[0]}")
+    there = found[never.index("")]
     if why := would_stop(facts, there, group, _asked(has, there), WORKERS):
         return begun._replace(reached="queued", why=why)
     document = _job(facts, group, kind, has, there)
@@ -220,6 +234,9 @@ def all_reduce(facts: Facts) -> Iterator[Outcome]:
     """The all-reduce must run to its end, with right results."""
     if not ran(facts):
         yield Skipped("no group has two nodes with accelerators")
+    elif all(one.reached == "impossible" for one in ran(facts)):
+        yield Skipped("; ".join(f"{one.group}: {one.why}" for one in ran(facts)))
+        return
     causes = {
         "refused": "not-admitted",
         "queued": "not-admitted",
@@ -227,7 +244,9 @@ def all_reduce(facts: Facts) -> Iterator[Outcome]:
         "pulled": "image-not-pulled",
     }
     for one in ran(facts):
-        if one.reached != "done":
+        if one.reached == "impossible":
+            yield Measured(one.group, f"not tested: {one.why}")
+        elif one.reached != "done":
             cause = causes.get(one.reached)
             values = {"group": one.group}
             yield Finding(one.group, one.why, KnownCause(cause, values) if cause else None)

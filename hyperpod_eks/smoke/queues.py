@@ -7,6 +7,7 @@ HyperPod task governance have the instance type (docs/task-governance.md).
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -41,6 +42,8 @@ class Quota(NamedTuple):
     place: Place
     instance_type: str
     amount: float
+    most: Mapping[str, float]
+    """By resource, what the queue can use of it at most, borrowed quota included."""
 
 
 def place(facts: Facts, group: str) -> Place:
@@ -49,19 +52,48 @@ def place(facts: Facts, group: str) -> Place:
     Nodes that no queue has a quota for are used without one, and so are all if the caller may not
     list queues: see `unread`.
     """
-    return _best(facts, group, _quotas(facts)[0]) or Place(objects.DEFAULT)
+    return places(facts, group)[0]
+
+
+def places(facts: Facts, group: str) -> list[Place]:
+    """Return the places for jobs on a group, at least one, that of `place` first."""
+    return _ranked(facts, group, _quotas(facts)[0]) or [Place(objects.DEFAULT)]
 
 
 def within(facts: Facts, namespace: str, group: str) -> Place | None:
     """Return the place for jobs on a group in a namespace; None if its queues have no such node."""
     mine = [one for one in _quotas(facts)[0] if one.place.namespace == namespace]
-    return _best(facts, group, mine) if mine else Place(namespace)
+    return next(iter(_ranked(facts, group, mine)), None) if mine else Place(namespace)
 
 
-def _best(facts: Facts, group: str, quotas: list[Quota]) -> Place | None:
+def _ranked(facts: Facts, group: str, quotas: list[Quota]) -> list[Place]:
+    """Return the places with a quota for the nodes of a group, the largest quota first."""
+    found = sorted(_fitting(facts, group, quotas), key=lambda one: (-one.amount, *one.place[:2]))
+    return list(dict.fromkeys(one.place for one in found))
+
+
+def _fitting(facts: Facts, group: str, quotas: list[Quota]) -> list[Quota]:
     kinds = {"", *(node.instance_type for node in facts.of_group(group))}
-    found = [one for one in quotas if one.instance_type in kinds]
-    return min(found, key=lambda one: (-one.amount, *one.place[:2])).place if found else None
+    return [one for one in quotas if one.instance_type in kinds]
+
+
+def never_admits(
+    facts: Facts, there: Place, group: str, asked: Mapping[str, str], pods: int
+) -> str:
+    """Return why a queue can never admit pods on a group; "" if it can once its quota is free.
+
+    ``asked`` has quantities of each pod.
+    """
+    quotas = [one for one in _fitting(facts, group, _quotas(facts)[0]) if one.place == there]
+    for resource, each in asked.items() if there.queue else ():
+        need = pods * quantity(each)
+        most = max((one.most.get(resource, 0.0) for one in quotas), default=0.0)
+        if need > most:
+            return (
+                f"the queue {there.queue} can use at most {most:g} {resource}, what it may borrow"
+                f" included, and the job needs {need:g}"
+            )
+    return ""
 
 
 def _kinds(facts: Facts) -> tuple[str, Mapping[str, objects.Kind]]:
@@ -110,9 +142,11 @@ def _read(facts: Facts) -> Iterator[Quota]:
         space = text(each, "metadata", "namespace")
         where = Place(space, _name(each), frozenset(named), owner)
         for flavor in (flavor for group in groups for flavor in parts(group, "flavors")):
-            yield Quota(where, _types(facts).get(text(flavor, "name"), ""), _amount(flavor))
+            kind = _types(facts).get(text(flavor, "name"), "")
+            most = _most(flavor, alone=not _cohort(active[owner]))
+            yield Quota(where, kind, _amount(flavor), most)
         if not groups:  # nothing can run in this namespace
-            yield Quota(where, "none", 0.0)
+            yield Quota(where, "none", 0.0, {})
 
 
 def _cluster_queues(facts: Facts) -> list[JsonMapping]:
@@ -139,6 +173,21 @@ def _amount(flavor: JsonMapping) -> float:
     """Return the quota of a flavor's accelerators, else of its vCPUs."""
     given = {text(x, "name"): x.get("nominalQuota") for x in parts(flavor, "resources")}
     return next((quantity(given[name]) for name in (GPU, NEURON, "cpu") if name in given), 0.0)
+
+
+def _most(flavor: JsonMapping, *, alone: bool) -> dict[str, float]:
+    """Return what a queue can use of a flavor at most, by resource.
+
+    That is its quota and what it may borrow: nothing if it is ``alone``, in no cohort.  Without a
+    borrowingLimit it is infinite: what a cohort can lend, which quotas of its own and parents add
+    to, is not looked up (Kueue documentation, "Cluster Queue", "borrowingLimit"; "Cohort").
+    """
+    found: dict[str, float] = {}
+    for each in parts(flavor, "resources"):
+        limit = each.get("borrowingLimit")
+        borrows = 0.0 if alone else math.inf if limit is None else quantity(limit)
+        found[text(each, "name")] = quantity(each.get("nominalQuota")) + borrows
+    return found
 
 
 _SCALES = {"n": 1e-9, "u": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3} | {
