@@ -21,9 +21,14 @@ VISIBLE = 180.0
 """Seconds in which a check that has been started must be seen at its nodes."""
 
 
+def accelerated(facts: Facts) -> list[Node]:
+    """Return the nodes that level 4 checks."""
+    return [node for node in facts.nodes if ACCELERATED.match(node.instance_type)]
+
+
 def deep(facts: Facts) -> Iterator[Outcome]:
     """Every node with accelerators must pass the checks of its group."""
-    nodes = [node for node in facts.nodes if ACCELERATED.match(node.instance_type)]
+    nodes = accelerated(facts)
     if not nodes:
         yield Skipped("no node has accelerators")
         return

@@ -74,15 +74,10 @@ def test(options: Options, report: Report) -> Test:
     from hyperpod_eks.cli.explain import explaining
     from hyperpod_eks.cli.settings import entered, settings
     from hyperpod_eks.cli.signals import stoppable
+    from hyperpod_eks.smoke.deep import accelerated
     from hyperpod_eks.smoke.run import USUAL
 
     levels = sorted(set(options.level or USUAL))
-    if 4 in levels:
-        confirm(
-            "deep health checks of all nodes with accelerators: " + CHECKED,
-            "Continue?",
-            yes=options.yes,
-        )
     with settings(options, write=True, files=False) as (declared, manifest):
         opening.refuse_variables(options, manifest, manifest.config)
         aws = entered(declared, options.profile, write=4 in levels)
@@ -90,13 +85,17 @@ def test(options: Options, report: Report) -> Test:
         config = opening.current(options, aws, manifest, declared, report)
         known = opening.declared(options, manifest) or config is not declared
         cluster = called(config.name, options)
-        with explaining(aws, config, cluster, collect=False), stoppable(_raise):
+        with explaining(aws, config, cluster, collect=False):
             facts = described_facts(aws, config, options, known=known)
             image, accelerator_image = options.image or facts.image, options.accelerator_image or ""
             facts = replace(
                 facts, image=image, accelerator_image=accelerator_image, manifest=manifest
             )
-            return examine(facts, levels, options)
+            if 4 in levels and accelerated(facts):
+                what = f"deep health checks of all nodes with accelerators: {CHECKED}"
+                confirm(what, "Continue?", yes=options.yes)
+            with stoppable(_raise):
+                return examine(facts, levels, options)
 
 
 def _raise(stop: BaseException) -> None:
@@ -224,9 +223,15 @@ def text(document: Test) -> str:
             line, notes = (f"{line} ({why})", notes) if fits else (line, [why, *notes])
         lines += [line, *(each for note in notes for each in _wrapped(note, 7, columns))]
     lines += [line for row in rows for line in _explained(row, columns)]
-    bad = any(row["findings"] for row in rows)
-    name = document["cluster"]["name"]
-    return "\n".join([*lines, f"{name} does not work" if bad else f"{name} works"])
+    return "\n".join([*lines, f"{document['cluster']['name']} {_verdict(rows)}"])
+
+
+def _verdict(rows: list[TestCheck]) -> str:
+    """Return what the checks say of a cluster; without any that ran, that it was not tested."""
+    statuses = {row["status"] for row in rows}
+    if "failed" in statuses:
+        return "does not work"
+    return "works" if "passed" in statuses else "was not tested: every check was skipped"
 
 
 def _explained(row: TestCheck, columns: int) -> Iterator[str]:
