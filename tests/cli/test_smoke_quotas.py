@@ -92,3 +92,18 @@ def test_a_queue_whose_quota_is_used_up_is_still_a_finding(user: User) -> None:
         said = examined(user, "--level", "3")
     store.delete(kind, space, "hog")
     assert (said.code, found(said)) == (11, {"all-reduce": ["not-admitted"]})
+
+
+def test_a_group_that_no_queue_admits_is_named_beside_one_that_was_tested(user: User) -> None:
+    user.stack.sim.set_quota("sagemaker", "ml.g5.12xlarge for cluster usage", 4)
+    free = "- {name: free, instance_type: ml.g5.12xlarge, instance_count: 2}\n"  # of no team
+    (user.folder / "smoke.yaml").write_text(CONFIG + free)
+    user.makes("smoke", "-f", "smoke.yaml")
+    said = examined(user, "--level", "3")
+    assert (said.code, found(said)) == (0, {})
+    rows = {row["id"]: row for row in said.document["checks"]}
+    assert rows["all-reduce"]["status"] == "passed"
+    (measured,) = rows["all-reduce"]["measured"]
+    assert measured["about"] == "gpus"
+    assert measured["says"].startswith("not tested: no queue can admit it: ")
+    assert [one["about"] for one in rows["bandwidth"]["measured"]] == ["free"]
