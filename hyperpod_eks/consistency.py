@@ -100,8 +100,9 @@ def same_place(manifest: Manifest, resolved: ResolvedConfig) -> None:
     if manifest.account and (manifest.account, manifest.region) != here:
         raise Usage(
             f"{manifest.store} belongs to account {manifest.account}, region {manifest.region}; "
-            f"these credentials lead to account {here[0]}, region {here[1]}",
-            "Use the right profile and region, or another manifest (--manifest).",
+            f"this command is in account {here[0]}, region {here[1]}",
+            "Use the right --profile and --region (--local for the embedded stack), or another"
+            " --manifest.",
         )
     manifest.account, manifest.region = here
     manifest.lineage = lineage(resolved.identity, resolved.name)
