@@ -86,6 +86,20 @@ def test_the_observability_addon_s_role_is_for_this_cluster_s_pods_alone(
     assert condition() == {"StringEquals": same}
 
 
+def test_the_status_lists_add_ons_and_not_their_associations(user: User) -> None:
+    words = write(user, addons={"cert-manager": {}, OPERATOR: {}})
+    assert user.types("create", *words).code == 0
+    document = user.types("status", *words, "-o", "json").document
+
+    (step,) = (each for each in document["steps"] if each["name"] == "addons")
+    names = {each["name"] for each in document["addons"]}
+    others = {each["name"] for each in step["resources"]} - names
+    assert {"vpc-cni", "cert-manager", OPERATOR} < names
+    assert others == {f"{OPERATOR}-hp-training-operator-controller-manager"}
+    assert {each["status"] for each in document["addons"]} == {"ACTIVE"}
+    assert "absent" not in user.types("status", *words).out
+
+
 def test_addons_get_the_roles_that_they_need(user: User, aws: Clients) -> None:
     addons = {
         "cert-manager": {},

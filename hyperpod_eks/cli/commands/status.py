@@ -152,6 +152,7 @@ def _undeclared(observation: Observation) -> Observation:
 
 def seen(at: Opened, observations: list[Observation], snapshot: Snapshot) -> views.Seen:
     """Return the document, hyperpod-eks/status/v1; print its warnings."""
+    from hyperpod_eks.resources.addon import Addon
     from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 
     teams = _teams(at, observations, snapshot)
@@ -167,7 +168,7 @@ def seen(at: Opened, observations: list[Observation], snapshot: Snapshot) -> vie
         "account": at.resolved.identity.account,
         "region": at.resolved.region,
         "eks": _control_plane(at.resolved.name, _about(by_key, "eks/cluster")),
-        "addons": [_addon(s.want.label, by_key) for s in observations if s.want.step == "addons"],
+        "addons": [_addon(s) for s in observations if isinstance(s.want, Addon)],
         "helm": {
             name: value
             for name, value in _about(by_key, "helm/release").items()
@@ -216,10 +217,10 @@ def _control_plane(name: str, about: JsonMapping) -> StatusEks:
     }
 
 
-def _addon(name: str, by_key: Mapping[str, Observation]) -> StatusAddon:
-    about = _about(by_key, f"addons/{name}")
+def _addon(observation: Observation) -> StatusAddon:
+    about = observation.live.attributes if observation.live else {}
     return {
-        "name": name,
+        "name": observation.want.label,
         "version": about.get("version", ""),
         "status": about.get("status", "absent"),
         "issues": about.get("issues", []),
