@@ -52,6 +52,6 @@ class InsightsLogs(LogGroup):
         ours = snapshot.aws.lineage
         return [replace(x, owner=x.owner or ours) for x in LogGroup.find(self, snapshot)]
 
-    def lost_with(self, live: Live) -> str:
-        """Return what goes with it."""
+    def holds(self, live: Live) -> str:
+        """Return what is in it."""
         return "logs of pods and nodes"

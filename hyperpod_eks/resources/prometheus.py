@@ -144,6 +144,10 @@ class Workspace(Resource):
         """Delete it; its metrics can be read no more, and are gone within a month."""
         aws.amp.delete_workspace(workspaceId=live.id)
 
+    def holds(self, live: Live) -> str:
+        """Return what is in it."""
+        return "metrics"
+
     def lost_with(self, live: Live) -> str:
         """Return what goes with it (DeleteWorkspace)."""
         return "its metrics, rules and alerts; there is no backup of them"

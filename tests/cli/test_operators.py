@@ -185,6 +185,8 @@ def test_metrics_and_logs_are_kept_until_their_delete_is_asked_for(
     assert said.code == 0, said.err
     kept = {row["key"] for row in said.document["kept_data"]}
     assert "monitoring/host-logs" in kept
+    assert f"({id_}: metrics) is kept with its data" in said.err
+    assert "(/aws/containerinsights/demo/host: logs of pods and nodes) is kept with its data" in said.err
     assert (groups(aws), [*workspaces(made)]) == (names, [id_])
 
     said = made.types("delete", "demo", "--yes", "--delete-data", "-o", "json")
