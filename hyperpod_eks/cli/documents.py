@@ -10,7 +10,8 @@ from hyperpod_eks.errors import Exit, Usage
 
 if TYPE_CHECKING:
     from hyperpod_eks.cli.options import Place
-    from hyperpod_eks.cli.schemas.base import Head
+    from hyperpod_eks.cli.schemas.base import Head, KeptData
+    from hyperpod_eks.resources.base import Live, Resource
 
 T = TypeVar("T")
 
@@ -59,6 +60,20 @@ def columns(rows: Iterable[tuple[str, str]]) -> list[str]:
     pairs = [(f"{purpose}:", command) for purpose, command in rows]
     width = max((len(purpose) for purpose, _ in pairs), default=0)
     return [f"{purpose:<{width}} {command}" for purpose, command in pairs]
+
+
+def kept_rows(data: Mapping[str, tuple[Resource, Live]]) -> list[KeptData]:
+    """Return a row for each resource that holds data; ``data`` has them by id."""
+    return [
+        {
+            "key": want.key,
+            "id": id_,
+            "holds": want.holds(live),
+            "size_in_gib": live.attributes.get("capacity"),
+            "usd_per_month": want.usd_per_month(live),
+        }
+        for id_, (want, live) in data.items()
+    ]
 
 
 def which_cluster() -> Usage:

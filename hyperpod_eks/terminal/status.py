@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from hyperpod_eks.documents import Json
+from hyperpod_eks.documents import Json, JsonMapping
 from hyperpod_eks.terminal.text import (
     Line,
     Piece,
@@ -48,7 +48,7 @@ def render_status(document: Json, width: int, colour: bool, *, utf8: bool = True
     listed, healthy parts are counted. The list ``differences`` is not used: ``steps`` has the same
     facts. Lines are cut to `width` columns; without `utf8` only ASCII is drawn.
     """
-    parts = (_cluster, _control_plane, _groups, _nodes, _teams, _steps)
+    parts = (_cluster, _control_plane, _groups, _nodes, _teams, _steps, _kept)
     blocks = [list(part(document, width)) for part in parts]
     text = "\n\n".join(
         "\n".join(_written(line, width, colour, utf8) for line in block)
@@ -233,13 +233,15 @@ def _steps(document: Json, width: int) -> Iterator[Line]:
     for name, resources in steps.items():
         if wrong[name]:
             yield from _trouble(name, resources, wrong[name], width)
-    good = [name for name in steps if not wrong[name]]
+    good = [name for name in steps if steps[name] and not wrong[name]]
     count = sum(len(steps[name]) for name in good)
     if count:
-        said = "as declared" if document.get("compared", True) else "exist (not compared)"
+        what = f"{count} resource{'s' * (count > 1)}"
+        exist = "exist" if count > 1 else "exists"
+        said = "as declared" if document.get("compared", True) else f"{exist} (not compared)"
         yield [
             _mark("ready"),
-            Piece(f"{count} resources {said}"),
+            Piece(f"{what} {said}"),
             Piece(f"  {', '.join(good)}", "quiet"),
         ]
     for step, resources in steps.items():
@@ -247,6 +249,26 @@ def _steps(document: Json, width: int) -> Iterator[Line]:
             words = _untold(f"{step}/{each.get('name', '')}", each)
             for line in wrap(words, width - 4) if words else ():
                 yield [Piece("    "), Piece(line, "quiet")]
+
+
+def _kept(document: Json, width: int) -> Iterator[Line]:
+    for row in document.get("kept_data") or ():
+        first, *rest = wrap(clean(kept_words(row)), width - 2)
+        yield [Piece("! ", "warn"), Piece(first)]
+        yield from ([Piece("  "), Piece(line)] for line in rest)
+
+
+def kept_words(row: JsonMapping) -> str:
+    """Return what holds data and is kept, and what it costs, from its row in a document.
+
+    >>> row = {"key": "storage/data", "id": "fs-0", "holds": "1200 GiB", "usd_per_month": 174}
+    >>> kept_words(row)
+    'storage/data (fs-0: 1200 GiB) is kept with its data, and costs about 174.00 USD per month'
+    """
+    usd = row["usd_per_month"]
+    cost = f"about {usd:.2f} USD" if usd is not None else "an unknown price"
+    what = f"{row['key']} ({row['id']}: {row['holds']})"
+    return f"{what} is kept with its data, and costs {cost} per month"
 
 
 def _trouble(

@@ -186,7 +186,10 @@ def test_metrics_and_logs_are_kept_until_their_delete_is_asked_for(
     kept = {row["key"] for row in said.document["kept_data"]}
     assert "monitoring/host-logs" in kept
     assert f"({id_}: metrics) is kept with its data" in said.err
-    assert "(/aws/containerinsights/demo/host: logs of pods and nodes) is kept with its data" in said.err
+    assert (
+        "(/aws/containerinsights/demo/host: logs of pods and nodes) is kept with its data"
+        in said.err
+    )
     assert (groups(aws), [*workspaces(made)]) == (names, [id_])
 
     said = made.types("delete", "demo", "--yes", "--delete-data", "-o", "json")

@@ -155,6 +155,14 @@ def test_the_command_that_continues_has_every_option(
     assert ("To delete it instead: hyperpod-eks delete demo\n" in said.err) is undone
 
 
+def test_the_status_of_a_create_that_stopped_early_names_commands_that_work(user: User) -> None:
+    """HyperPod has no events of a cluster that it does not have."""
+    user.stack.faults.append(Fault("sagemaker", "CreateCluster", "AccessDenied", 403, count=9))
+    assert user.types("create", "demo", "--chart", str(CHART)).code == 3
+    said = user.types("status", "demo")
+    assert said.err == "To create what is missing: hyperpod-eks create demo\n"
+
+
 def test_a_process_leaves_without_what_c_does_at_exit() -> None:
     """OpenSSL frees its state at exit, while a daemon thread may be in a handshake."""
     program = """

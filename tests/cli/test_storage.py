@@ -706,3 +706,31 @@ def test_one_that_took_the_place_of_another_is_told(made: User) -> None:
     rows = {row["key"]: row for row in made.types(*plan).document["resources"]}
     assert rows["storage/data"]["action"] == "create"
     assert "no longer exists; the new one is empty" in rows["storage/data"]["why"]
+
+
+def test_the_status_names_what_a_delete_kept_and_commands_that_work(
+    made: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (id_,) = files(made)
+    delete(made)
+    words = f"storage/data ({id_}: 1200 GiB) is kept with its data, and costs about 174.00 USD"
+    here = made.types("status", "demo")
+    assert words in " ".join(here.out.split())
+    assert "hyperpod-eks events" not in here.err
+    assert "To delete what was kept:   hyperpod-eks delete demo --delete-data" in here.err
+
+    (made.folder / "elsewhere").mkdir()
+    monkeypatch.chdir(made.folder / "elsewhere")
+    there = made.types("status", "demo", "--region", REGION)
+    assert words in " ".join(there.out.split())
+    assert "4 resources exist (not compared)  iam, network\n" in there.out
+    assert "missing" not in there.out
+    assert there.err.splitlines()[1:] == [
+        f"To create what is missing: hyperpod-eks create demo --region {REGION} -f FILE",
+        f"To delete what was kept:   hyperpod-eks delete demo --region {REGION} --delete-data",
+    ]
+    said = made.types("delete", "demo", "--region", REGION, "--delete-data", "--yes")
+    assert (said.code, files(made)) == (0, {}), said.err
+    said = made.types("status", "demo", "--region", REGION)
+    assert said.code == 8
+    assert "could not be listed" not in said.err

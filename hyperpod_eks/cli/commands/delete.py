@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from hyperpod_eks.cli import options as shared
 from hyperpod_eks.cli.command import define
 from hyperpod_eks.cli.console import Log, current_console
-from hyperpod_eks.cli.documents import called, head
+from hyperpod_eks.cli.documents import called, head, kept_rows
 from hyperpod_eks.cli.options import flag, option
 from hyperpod_eks.errors import HyperpodError, NotFound, Remains, Usage
 from hyperpod_eks.frozen import frozen
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
         Deleted,
         DeletePlan,
         Deletion,
-        KeptData,
         NotCreatedBy,
     )
     from hyperpod_eks.engine.decide import Decision
@@ -78,6 +77,7 @@ def delete(options: Options, report: Report) -> Deleted | DeletePlan | NotCreate
     from hyperpod_eks.consent import refuse_protected, taken_from_others
     from hyperpod_eks.engine.decide import keeps_data
     from hyperpod_eks.inventory.untracked import not_listed, untracked
+    from hyperpod_eks.terminal.status import kept_words
 
     groups = _groups_to_keep(options.keep)
     run = options.if_created_by
@@ -116,11 +116,13 @@ def delete(options: Options, report: Report) -> Deleted | DeletePlan | NotCreate
             refuse_protected(at.context, at.resolved)
         at.context.warn = current_console().warn
         removed, kept = _removed(at, named, keys, consented)
-        kept_data = _kept_data(at.context.kept_data)
+        kept_data = kept_rows(at.context.kept_data)
         if not groups:
             _retire(at, data=keeps_data(kept.values()))
+        it = called(at.resolved.name, options, file=False)
         for row in kept_data:
-            current_console().warn(_about(row, called(at.resolved.name, options, file=False)))
+            again = f"to delete it: hyperpod-eks delete {it} --delete-data"
+            current_console().warn(f"{kept_words(row)}; {again}")
         return {
             **result("delete", at, recorder),
             "removed": removed,
@@ -155,28 +157,6 @@ def _left(wants: Iterable[Resource], at: Opened) -> Iterator[tuple[str, str]]:
 def _warn_of(left: Mapping[str, str]) -> None:
     for key, words in left.items():
         current_console().warn(f"{key} is deleted {words}")
-
-
-def _kept_data(data: Mapping[str, tuple[Resource, Live]]) -> list[KeptData]:
-    return [
-        {
-            "key": want.key,
-            "id": id_,
-            "holds": want.holds(live),
-            "size_in_gib": live.attributes.get("capacity"),
-            "usd_per_month": want.usd_per_month(live),
-        }
-        for id_, (want, live) in data.items()
-    ]
-
-
-def _about(row: KeptData, it: str) -> str:
-    usd = row["usd_per_month"]
-    cost = f"about {usd:.2f} USD" if usd is not None else "an unknown price"
-    return (
-        f"{row['key']} ({row['id']}: {row['holds']}) is kept with its data, and costs {cost} per"
-        f" month; to delete it: hyperpod-eks delete {it} --delete-data"
-    )
 
 
 def _backups(at: Opened, deleted: Mapping[str, tuple[Resource, Live]]) -> dict[str, list[str]]:

@@ -114,7 +114,7 @@ def _document(at: Opened, options: Options, snapshot: Snapshot) -> Document:
     if not (exists or at.declared):
         raise status.absent(at, options)
     paid = [each.want for each in observations if each.live] if exists else at.wants
-    seen = status.seen(at, observations, snapshot)
+    seen = status.seen(at, observations, snapshot, status.kept_data(at, observations))
     version = plans.version_of(observations, at.resolved.kubernetes_version)
     extended = version in at.resolved.extended_support
     if not exists:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from hyperpod_eks.cli.command import define
 from hyperpod_eks.cli.console import Log, current_console
-from hyperpod_eks.cli.documents import as_json, called, columns, head
+from hyperpod_eks.cli.documents import as_json, called, columns, head, kept_rows
 from hyperpod_eks.cli.options import Cluster, flag
-from hyperpod_eks.errors import NotFound
+from hyperpod_eks.errors import HyperpodError, NotFound
 from hyperpod_eks.events import steps_of
 from hyperpod_eks.frozen import frozen
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hyperpod_eks.aws.snapshot import Snapshot
     from hyperpod_eks.cli.opening import Opened
     from hyperpod_eks.cli.schemas import views
-    from hyperpod_eks.cli.schemas.base import Pair
+    from hyperpod_eks.cli.schemas.base import KeptData, Pair
     from hyperpod_eks.cli.schemas.views import (
         Difference,
         State,
@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     from hyperpod_eks.resources.team_use import TeamUse
     from hyperpod_eks.state.manifest import Manifest
     from hyperpod_eks.state.record import Record
+
+
+CLUSTERS = ("eks/cluster", "hyperpod/cluster")
+"""Keys of the clusters: beside one, storage is in use."""
 
 
 @frozen
@@ -59,9 +63,10 @@ def status(options: Options, report: Report) -> views.Status:
     with opened(STATUS, options, report, write=False, files=False) as at:
         snapshot = at.context.first_snapshot or Snapshot(at.context.aws)
         observations = observed(at)
-        if not exists(observations):
+        kept = kept_data(at, observations)
+        if not (kept or exists(observations)):
             raise absent(at, options)
-        return seen(at, observations, snapshot)
+        return seen(at, observations, snapshot, kept)
 
 
 def observed(at: Opened) -> list[Observation]:
@@ -72,7 +77,29 @@ def observed(at: Opened) -> list[Observation]:
     observations = engine.status(wants, at.context)
     if at.declared:
         return observations
-    return [_undeclared(s) for s in observations if s.live or s.want.is_awaited]
+    there = {s.want.key for s in observations if s.live}
+    return [
+        _undeclared(s)
+        for s in observations
+        if s.live or (s.want.is_awaited and "hyperpod/cluster" in there)
+    ]
+
+
+def kept_data(at: Opened, observations: Sequence[Observation]) -> list[KeptData]:
+    """Return what holds data and costs money although no cluster uses it; nothing beside one."""
+    from hyperpod_eks import engine
+    from hyperpod_eks.aws.exceptions import BotoCoreError, ClientError
+    from hyperpod_eks.engine.wording import words_of
+    from hyperpod_eks.inventory.untracked import untracked
+
+    if any(s.live and s.want.key in CLUSTERS for s in observations):
+        return []
+    try:
+        wants = untracked(at.context.aws, at.resolved, at.wants)
+        return kept_rows(engine.find_data(wants, at.context))
+    except (HyperpodError, BotoCoreError, ClientError) as error:
+        current_console().warn(f"what is kept with its data could not be listed: {words_of(error)}")
+        return []
 
 
 def exists(observations: Sequence[Observation]) -> bool:
@@ -150,7 +177,12 @@ def _undeclared(observation: Observation) -> Observation:
     return replace(observation, status=Status.MATCHES, differs={})
 
 
-def seen(at: Opened, observations: list[Observation], snapshot: Snapshot) -> views.Seen:
+def seen(
+    at: Opened,
+    observations: list[Observation],
+    snapshot: Snapshot,
+    kept: list[KeptData],
+) -> views.Seen:
     """Return the document, hyperpod-eks/status/v1; print its warnings."""
     from hyperpod_eks.resources.addon import Addon
     from hyperpod_eks.resources.hyperpod import api as hyperpod_api
@@ -185,6 +217,7 @@ def seen(at: Opened, observations: list[Observation], snapshot: Snapshot) -> vie
             for step in steps_of(by_key)
         ],
         "differences": _differences(by_key, at.manifest),
+        "kept_data": kept,
     }
 
 
@@ -294,7 +327,7 @@ def _offline(manifest: Manifest) -> views.Remembered:
         "source": "manifest",
         "cluster": {
             "name": manifest.cluster,
-            "arn": cluster.arn if cluster else "",
+            "arn": cluster.arn if cluster and cluster.state != "deleted" else "",
             "status": f"{cluster.state if cluster else 'absent'} in the manifest",
             "failure": "",
             "ready": ready,
@@ -346,18 +379,22 @@ def text(document: views.Status) -> str:
 def then(options: Options, document: views.Status) -> Iterator[str]:
     """Yield the command that uses the cluster, or those that say what it lacks."""
     cluster = document["cluster"]
-    it = called(cluster["name"], options)
-    if document["differences"]:
-        yield from columns([("To see what create would change", f"hyperpod-eks plan {it}")])
-    elif not cluster["ready"]:
-        rows = [
-            ("To see what HyperPod does", f"hyperpod-eks events {it}"),
-            ("To create what is missing", f"hyperpod-eks create {it}"),
-        ]
-        yield from columns(rows)
-    else:
-        used = called(cluster["name"], options, file=False)
+    it, used = (called(cluster["name"], options, file=file) for file in (True, False))
+    compared, kept = document.get("compared", True), document.get("kept_data")
+    if cluster["ready"] and not document["differences"]:
         yield from columns([("To use it with kubectl", f"hyperpod-eks kubeconfig {used}")])
+        return
+    rows = []
+    if document["differences"] and compared:
+        rows.append(("To see what create would change", f"hyperpod-eks plan {it}"))
+    else:
+        if cluster["arn"]:
+            rows.append(("To see what HyperPod does", f"hyperpod-eks events {it}"))
+        file = "" if compared else " -f FILE"
+        rows.append(("To create what is missing", f"hyperpod-eks create {it}{file}"))
+    if kept:
+        rows.append(("To delete what was kept", f"hyperpod-eks delete {used} --delete-data"))
+    yield from columns(rows)
 
 
 command = define(

@@ -37,6 +37,16 @@ class Group(TypedDict):
     target: int
 
 
+class KeptData(TypedDict):
+    """A resource that was kept because it holds data."""
+
+    key: str
+    id: str
+    holds: Annotated[str, "what it holds, in words: size, claim"]
+    size_in_gib: Annotated[int | None, "null if unknown"]
+    usd_per_month: Annotated[float | None, "what it costs, about; null if unknown"]
+
+
 Pair = Annotated[list[object], "actual value, declared value", {"minItems": 2, "maxItems": 2}]
 Value = str | list[str] | None
 Outputs = Annotated[dict[str, Value], "Values for scripts; null until they exist."]

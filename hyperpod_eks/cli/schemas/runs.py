@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal, NotRequired, TypedDict, final
 
 from hyperpod_eks.aws.prices import Cost
-from hyperpod_eks.cli.schemas.base import Group, Head, Json, Named, Outputs, Pair
+from hyperpod_eks.cli.schemas.base import Group, Head, Json, KeptData, Named, Outputs, Pair
 
 
 class ResultRow(TypedDict):
@@ -161,16 +161,6 @@ class Updated(Run):
     """The result of update-software."""
 
     instance_groups: Annotated[list[Group], "update-software: the groups now"]
-
-
-class KeptData(TypedDict):
-    """A resource that was kept because it holds data."""
-
-    key: str
-    id: str
-    holds: Annotated[str, "what it holds, in words: size, claim"]
-    size_in_gib: Annotated[int | None, "null if unknown"]
-    usd_per_month: Annotated[float | None, "what it costs, about; null if unknown"]
 
 
 class Delete(Run):

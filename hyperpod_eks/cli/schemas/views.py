@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, NotRequired, TypedDict, final
 
-from hyperpod_eks.cli.schemas.base import Group, Head, Json, Moment, Named, Outputs, Pair
+from hyperpod_eks.cli.schemas.base import Group, Head, Json, KeptData, Moment, Named, Outputs, Pair
 from hyperpod_eks.policy.statements import Policy as PolicyDocument
 from hyperpod_eks.resources.hyperpod.api import NodeRow, Operation
 from hyperpod_eks.resources.team_use import TeamUse
@@ -115,6 +115,9 @@ class Seen(Head):
     ]
     operations: Annotated[list[Operation], "What HyperPod is doing with the cluster, newest first."]
     teams: Annotated[list[TeamUse], "The use of their quotas; empty without teams."]
+    kept_data: Annotated[
+        list[KeptData], "What holds data without a cluster, as after a delete that kept it."
+    ]
 
 
 Status = Seen | Remembered
