@@ -366,13 +366,22 @@ def plan_delete(
     keep: frozenset[str] = frozenset(),
     consented: frozenset[str] = frozenset(),
 ) -> list[tuple[Observation, Decision]]:
-    """Return what ``delete`` would do with each resource that exists; change nothing."""
+    """Return what ``delete`` would do with each resource that exists; change nothing.
+
+    Leftovers that are in use now are left out: AWS deletes them itself.
+    """
     reconciler = Destroy(_known(wants, context), context, keep, consented)
-    found = observe_all(reconciler, data=True)
+    found = observe_all(reconciler, leftovers=True)
     observations = [each for each in found if each.status is not Status.ABSENT]
     reconciler.keep_data(observations)
+    decided = [(each, reconciler.decision(each)) for each in reversed(observations)]
     return [
-        (observation, reconciler.decision(observation)) for observation in reversed(observations)
+        (each, decision)
+        for each, decision in decided
+        if decision.action is not Action.DELETE
+        or each.want.data
+        or not each.want.is_leftover
+        or reconciler._targets(each)
     ]
 
 

@@ -16,10 +16,12 @@ from hyperpod_eks.resources.compare import Observation, Status
 from hyperpod_eks.state.record import RecordState
 
 
-def observe_all(reconciler: Reconciler, *, data: bool = False) -> list[Observation]:
+def observe_all(
+    reconciler: Reconciler, *, data: bool = False, leftovers: bool = False
+) -> list[Observation]:
     """Read all resources concurrently and compare them, each after those that it needs.
 
-    Leftovers are not read, but with ``data`` those that hold data.
+    Leftovers are read with ``leftovers``, and with ``data`` those that hold data.
 
     A resource that cannot be read yet counts as busy and is observed again later: the Helm
     release, for one, needs an access entry that may not exist yet.
@@ -27,7 +29,7 @@ def observe_all(reconciler: Reconciler, *, data: bool = False) -> list[Observati
     tasks = [
         task
         for task in reconciler.tasks.values()
-        if not task.want.is_leftover or (data and task.want.data)
+        if not task.want.is_leftover or leftovers or (data and task.want.data)
     ]
     return compare_all(reconciler, *find_all(reconciler, tasks, _first_look(reconciler)))
 

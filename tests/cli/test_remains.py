@@ -60,6 +60,26 @@ def test_what_neither_config_nor_manifest_names_goes_too(user: User, aws: Client
     assert user.stack.inventory() == before
 
 
+@pytest.mark.parametrize("storage", ["{}", "{fsx_lustre: {data: }}"], ids=["none", "lustre"])
+def test_a_dry_run_lists_what_the_delete_then_deletes_and_keeps(user: User, storage: str) -> None:
+    (user.folder / "c.yaml").write_text(f"name: demo\nregion: us-west-2\nstorage: {storage}\n")
+    user.has("demo", "-f", "c.yaml")
+    text = user.types("delete", "demo", "--dry-run").out
+    rows = user.types("delete", "demo", "--dry-run", "-o", "json").document["plan"]
+    done = user.types("delete", "demo", "--yes", "-o", "json").document
+
+    # EKS's security group, which this EKS deletes itself, and another one may leave
+    (doubt,) = (row for row in rows if row["why"] == "if it still exists by then")
+    assert doubt["key"] == "network/leftovers"
+    by = {
+        action: {x["key"] for x in rows if x["action"] == action} for action in ("delete", "keep")
+    }
+    assert "hyperpod/log-group" in by["delete"]
+    assert by["delete"] - {doubt["key"]} == {*done["removed"]} - {doubt["key"]}
+    assert by["keep"] == {*done["kept"]}
+    assert f"cluster demo: {len(by['delete'])} to delete, {len(by['keep'])} to keep\n" in text
+
+
 def test_what_another_clusters_tags_name_stays(user: User, aws: Clients) -> None:
     tags = [{"ResourceType": "elastic-ip", "Tags": signed("address-usw2-az9", "0123456789abcdef")}]
     address = aws.ec2.allocate_address(Domain="vpc", TagSpecifications=tags)["AllocationId"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -307,10 +308,20 @@ def _planned(decided: list[tuple[Observation, Decision]]) -> list[Deletion]:
             "key": observation.want.key,
             "id": ", ".join({x.id: x for x in (observation.live, *observation.duplicates) if x}),
             "action": "keep" if decision.action is Action.KEEP else "delete",
-            "why": decision.why,
+            "why": decision.why or _if_left(observation),
         }
         for observation, decision in decided
     ]
+
+
+def _if_left(observation: Observation) -> str:
+    """Return what a dry run cannot know of leftovers, or what of them stays; "" for others."""
+    want, live = observation.want, observation.live
+    if not (want.is_leftover and live):
+        return ""
+    if stays := live.attributes.get("stays"):
+        return f"what {stays} is kept"
+    return "" if want.written_on else "if it still exists by then"
 
 
 def text(document: Deleted | DeletePlan | NotCreatedBy) -> str:
@@ -342,6 +353,14 @@ def _dry_run(document: DeletePlan) -> str:
     for row in rows:
         why = f" ({row['why']})" if row["why"] else ""
         lines.append(f"{row['action']:<6} {row['key']:<{width}} {row['id']}{why}".rstrip())
+    counts = Counter(row["action"] for row in rows)
+    words = ", ".join(f"{counts[action]} to {action}" for action in ("delete", "keep"))
+    lines.append(f"cluster {document['cluster']['name']}: {words}")
+    if counts["delete"]:
+        lines.append(
+            "What AWS services and Kubernetes leave behind (network interfaces, load balancers, log"
+            " groups) is deleted, too; what that will be is known only then."
+        )
     return "\n".join(lines)
 
 
