@@ -521,6 +521,38 @@ def test_a_narrow_terminal_keeps_the_status_of_nodes_and_groups(width: int) -> N
         same("status-trouble-40", text)
 
 
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 1000])
+def test_two_resources_never_look_the_same_however_narrow_a_terminal_is(width: int) -> None:
+    """Names of the platform example, which differ where they were cut."""
+    shown = document(2, True)
+    long = "amazon-sagemaker-hyperpod-training-operator"
+    account = "hyperpod-observability/hyperpod-observability-operator-otel-collector"
+    names = [f"{account}-policy", f"{account}-role", f"{account}-association"]
+    rows = [{"name": name, "state": "missing", "why": ""} for name in names]
+    rows[0]["why"] = "deleted by hand"
+    shown["steps"] += [{"name": "kubernetes", "resources": rows}]
+    shown["steps"] += [{"name": f"{long}-{n}", "resources": [{"state": "ready"}]} for n in range(9)]
+    shown["addons"] += [{"name": long, "status": "absent"}]
+    shown["instance_groups"] = [
+        {**shown["instance_groups"][0], "name": f"{team}-workers-of-a-long-name"}
+        for team in ("vision", "speech")
+    ]
+    text = render_status(shown, width, colour=False)
+    assert max(map(cells, text.splitlines())) <= width
+    words = "".join(text.split())
+    for name in (
+        *names,
+        f"{long}absent",
+        shown["cluster"]["arn"],
+        f"{long}-8",
+        "kubernetes3missing",
+    ):
+        assert name in words
+    groups = [line for line in text.splitlines() if line.endswith(" 1 of 2")]
+    assert len({line.split()[1] for line in groups}) == 2
+    assert "…" not in text or width < 80  # of groups, and of AWS's words after three lines
+
+
 def test_status_of_what_is_not_there_yet() -> None:
     absent = document(0)
     absent["cluster"] |= {"status": "absent", "arn": "", "ready": False}

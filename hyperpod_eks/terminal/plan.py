@@ -13,13 +13,15 @@ from hyperpod_eks.terminal.text import (
     brief_digest,
     cells,
     clean,
-    crop,
     elapsed,
+    fold,
     pad,
     paint,
     wrap,
 )
 
+BESIDE = 20
+"""Columns that a remark needs beside its resource; else it is below."""
 _SIGNS = {
     "create": ("+", "good"),
     "change": ("~", "warn"),
@@ -43,7 +45,7 @@ def render(document: JsonMapping, width: int, colour: bool, *, utf8: bool = True
     )
     blocks = []
     for part in parts:
-        lines = [crop(line, width) for line in part]
+        lines = [each for line in part for each in fold(line, width)]
         blocks.append("\n".join(paint(line if utf8 else asciify(line), colour) for line in lines))
     if document["next"]:
         when = "Once nothing is refused" if document["counts"].get("refuse") else "To do it"
@@ -78,14 +80,14 @@ def _row(row: JsonMapping, width: int) -> Iterator[Line]:
     name = row["key"].partition("/")[2]
     size = max(28, cells(name))
     words = "  ".join(clean(text) for text in (row["id"], row["why"]) if text)
-    wrapped = wrap(words, width - 15 - size, most=6)
-    yield [
-        Piece(f"  {sign} {row['action']:<7}  ", style),
-        Piece(pad(name, size)),
-        Piece(f"  {wrapped[0]}", "quiet"),
-    ]
-    for more in wrapped[1:]:
-        yield [Piece(" " * (15 + size)), Piece(more, "quiet")]
+    indent = 15 + size if width - 15 - size >= BESIDE else 15
+    wrapped = wrap(words, width - indent, most=6)
+    line = [Piece(f"  {sign} {row['action']:<7}  ", style), Piece(name)]
+    if words and indent > 15:
+        line = [line[0], Piece(pad(name, size)), Piece(f"  {wrapped.pop(0)}", "quiet")]
+    yield line
+    for more in wrapped if words else ():
+        yield [Piece(" " * indent), Piece(more, "quiet")]
     for name, (is_, shall_be) in row["differs"].items():
         for number, text in enumerate(
             wrap(f"{name}: {_brief(is_)} → {_brief(shall_be)}", width - 15)

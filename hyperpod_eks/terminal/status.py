@@ -13,8 +13,9 @@ from hyperpod_eks.terminal.text import (
     brief_digest,
     cells,
     clean,
-    crop,
     cut,
+    fold,
+    middle,
     pad,
     paint,
     wrap,
@@ -46,20 +47,19 @@ def render_status(document: Json, width: int, colour: bool, *, utf8: bool = True
 
     Every member may be absent or null; its part is then shown as missing or left out. Problems are
     listed, healthy parts are counted. The list ``differences`` is not used: ``steps`` has the same
-    facts. Lines are cut to `width` columns; without `utf8` only ASCII is drawn.
+    facts. Lines are broken at `width` columns; without `utf8` only ASCII is drawn.
     """
     parts = (_cluster, _control_plane, _groups, _nodes, _teams, _steps, _kept)
     blocks = [list(part(document, width)) for part in parts]
     text = "\n\n".join(
-        "\n".join(_written(line, width, colour, utf8) for line in block)
+        "\n".join(_written(each, colour, utf8) for line in block for each in fold(line, width))
         for block in blocks
         if block
     )
     return f"{text}\n"
 
 
-def _written(line: Line, width: int, colour: bool, utf8: bool) -> str:
-    line = crop(line, width)
+def _written(line: Line, colour: bool, utf8: bool) -> str:
     return paint(line if utf8 else asciify(line), colour)
 
 
@@ -230,9 +230,10 @@ def _amount(share: Json, member: str) -> str:
 def _steps(document: Json, width: int) -> Iterator[Line]:
     steps = {clean(s["name"]): s.get("resources") or () for s in document.get("steps") or ()}
     wrong = {n: [r for r in rs if r.get("state") != "ready"] for n, rs in steps.items()}
+    column = max([9, *(cells(name) for name in steps if wrong[name])]) + 1
     for name, resources in steps.items():
         if wrong[name]:
-            yield from _trouble(name, resources, wrong[name], width)
+            yield from _trouble(pad(name, column), resources, wrong[name], width)
     good = [name for name in steps if steps[name] and not wrong[name]]
     count = sum(len(steps[name]) for name in good)
     if count:
@@ -272,29 +273,26 @@ def kept_words(row: JsonMapping) -> str:
 
 
 def _trouble(
-    name: str, resources: Sequence[Json], wrong: Sequence[Json], width: int
+    label: str, resources: Sequence[Json], wrong: Sequence[Json], width: int
 ) -> Iterator[Line]:
     """Yield the lines of a step that is not ready, with its resources that are not."""
     counts = Counter(str(r.get("state")) for r in resources)
     symbol, style = _STATES[max(counts, key=list(_STATES).index)]
     words = ", ".join(f"{counts[state]} {state}" for state in _STATES if counts[state])
-    first, *rest = wrap(words, width - 12)
-    yield [Piece(f"{symbol} ", style), Piece(pad(f"{name} ", 10)), Piece(first)]
-    yield from ([Piece(" " * 12), Piece(line)] for line in rest)
+    first, *rest = wrap(words, width - 2 - cells(label))
+    yield [Piece(f"{symbol} ", style), Piece(label), Piece(first)]
+    yield from ([Piece(" " * (2 + cells(label))), Piece(line)] for line in rest)
     if counts == {"missing": len(resources)} and not any(map(why_of, resources)):
         return
-    size = min(max(cells(clean(r.get("name", ""))) for r in wrong[:PROBLEMS]), 28)
+    size = max(cells(clean(r.get("name", ""))) for r in wrong[:PROBLEMS])
     indent = 15 + size if width - 15 - size >= BESIDE else 6
     for one in wrong[:PROBLEMS]:
         state = str(one.get("state"))
-        line = [
-            Piece(f"    {state:<8} ", _STATES[state][1]),
-            Piece(f"{pad(clean(one.get('name', '')), size)}  "),
-        ]
+        name = clean(one.get("name", ""))
+        line = [Piece(f"    {state:<8} ", _STATES[state][1]), Piece(name)]
         words_ = [each for text in why_of(one) for each in wrap(text, width - indent)]
-        if indent > 6:
-            line += [Piece(text) for text in words_[:1]]
-            words_ = words_[1:]
+        if indent > 6 and words_:
+            line = [line[0], Piece(f"{pad(name, size)}  "), Piece(words_.pop(0))]
         yield line
         yield from ([Piece(" " * indent), Piece(text)] for text in words_)
     if len(wrong) > PROBLEMS:
@@ -355,21 +353,29 @@ def _table(
 ) -> Iterator[Line]:
     """Yield a table that fits the width: names are cut, and columns at the end left out.
 
-    ``whole`` names the columns that are neither. The first one is cut at its begin: names
-    of nodes differ at their end.
+    ``whole`` names the columns that are neither.
     """
     if not rows:
         return
     sizes = _sizes(head, rows, width - 2, whole.split())
 
-    def line(row: list[str]) -> str:
-        first, *rest = zip(row, sizes, strict=True)
-        tail = first[0] if cells(first[0]) <= first[1] else cut(first[0][::-1], first[1])[::-1]
-        return "  ".join(pad(text, size) for text, size in ((tail, first[1]), *rest) if size)
+    names = zip(*rows, strict=True)
+    columns = [_fitted(texts, size) for texts, size in zip(names, sizes, strict=True) if size]
+    titles = [pad(title, size) for title, size in zip(head, sizes, strict=True) if size]
+    yield [Piece(f"  {'  '.join(titles)}", "quiet")]
+    for mark, row in zip(marks, zip(*columns, strict=True), strict=True):
+        yield [mark, Piece("  ".join(row))]
 
-    yield [Piece(f"  {line(head)}", "quiet")]
-    for mark, row in zip(marks, rows, strict=True):
-        yield [mark, Piece(line(row))]
+
+def _fitted(texts: Sequence[str], size: int) -> list[str]:
+    """Cut names to `size` columns so that different ones stay different, if that is possible.
+
+    They are cut at their begin, else in their middle: names of nodes differ at their end.
+    """
+    begin = [text if cells(text) <= size else cut(text[::-1], size)[::-1] for text in texts]
+    inside = [middle(text, size) for text in texts]
+    best = max((begin, inside), key=lambda each: len({*each}))
+    return [pad(text, size) for text in best]
 
 
 def _sizes(head: list[str], rows: list[list[str]], room: int, whole: Sequence[str]) -> list[int]:

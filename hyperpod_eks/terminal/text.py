@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple, TextIO
 
 # By style: ANSI attributes, which are legible on light and dark backgrounds, and rich's style.
@@ -116,6 +116,62 @@ def crop(line: Iterable[Piece], width: int) -> Line:
         if room <= 0:
             break
     return found
+
+
+def middle(text: str, width: int) -> str:
+    """Shorten `text` to `width` columns in its middle.
+
+    >>> middle("otel-collector-policy", 12)
+    'otel-c…olicy'
+    """
+    if cells(text) <= width:
+        return text
+    end = cut(text[::-1], (width + 1) // 2)[::-1].lstrip("…") if width > 2 else ""
+    return cut(text, width - cells(end)) + end
+
+
+def fold(line: Iterable[Piece], width: int) -> Iterator[Line]:
+    """Break a line that is wider than `width` columns into several; nothing of it is lost.
+
+    It breaks after a space or a sign between words, if there is one in the second half.  What
+    follows begins below the last piece, or four columns in if that leaves too little room.
+    """
+    pieces = [each for each in line if each.text]
+    if sum(cells(text) for text, _ in pieces) <= width:
+        yield pieces
+        return
+    *before, last = pieces
+    indent = sum(cells(text) for text, _ in before)
+    indent += len(last.text) - len(last.text.lstrip(" "))
+    indent = indent if indent <= width // 2 else min(4, width // 2)
+    first, rest = _split(pieces, width)
+    yield first
+    while rest:
+        first, rest = _split([Piece(" " * indent), *rest], width)
+        yield first
+
+
+def _split(pieces: Line, width: int) -> tuple[Line, Line]:
+    """Split pieces so that the first ones fit `width` columns."""
+    text = "".join(piece.text for piece in pieces)
+    begin = len(text) - len(text.lstrip(" "))
+    end = len(text)
+    while cells(text[:end]) > width and end > begin + 1:
+        end -= 1
+    if end < len(text) and text[end] != " ":
+        signs = (text.rfind(" ", 0, end), max(text.rfind(sign, 0, end) for sign in "-/:,._"))
+        end = next((at + 1 for at in signs if at >= max(end // 2, begin)), end)
+    first: Line = []
+    rest: Line = []
+    for piece, style in pieces:
+        first.append(Piece(piece[:end], style))
+        rest.append(Piece(piece[max(end, 0) :], style))
+        end = max(end - len(piece), 0)
+    while rest and not rest[0].text.lstrip(" "):
+        rest.pop(0)
+    if rest:
+        rest[0] = Piece(rest[0].text.lstrip(" "), rest[0].style)
+    return first, rest
 
 
 def wrap(text: str, width: int, most: int = 3) -> list[str]:

@@ -472,6 +472,30 @@ def test_a_plan_is_readable(width: int) -> None:
     assert render(document, width, colour=False, utf8=False).isascii()
 
 
+@pytest.mark.parametrize("width", [40, 80, 100, 1000])
+def test_a_plan_cuts_no_name_and_no_remark(user: User, width: int) -> None:
+    document = user.types("plan", "demo", "--chart", str(CHART), "-o", "json").document
+    account = "hyperpod-observability/hyperpod-observability-operator-otel-collector"
+    row = {**document["resources"][0], "why": f"for the pods of the service account {account}"}
+    document["resources"] = [{**row, "key": f"iam/{account}-{x}"} for x in ("policy", "role")]
+    text = render(document, width, colour=False)
+    assert max(map(len, text.splitlines()[:-1])) <= width  # the last one is to be copied
+    assert "…" not in text
+    words = "".join(text.split())
+    for name in ("policy", "role"):
+        assert f"{account}-{name}forthepodsoftheserviceaccount{account}" in words
+
+
+def test_what_is_piped_is_not_broken(user: User) -> None:
+    """A pipe has no width."""
+    text = "name: demo\nregion: us-west-2\naddons: {amazon-sagemaker-hyperpod-observability: {}}\n"
+    (user.folder / "c.yaml").write_text(text)
+    said = user.types("plan", "-f", "c.yaml", "--chart", str(CHART))
+    account = "hyperpod-observability/hyperpod-observability-operator-otel-collector"
+    line = f"  + create   {account}-role  for the pods of the service account {account}\n"
+    assert line in said.out
+
+
 def test_zones_that_eks_does_not_work_in_are_neither_chosen_nor_taken(user: User) -> None:
     """EKS would refuse them only after the network is created."""
     (user.folder / "c.yaml").write_text(

@@ -370,7 +370,7 @@ def text(document: views.Status) -> str:
 
     return progress.render_status(
         document,
-        shutil.get_terminal_size((100, 24)).columns,
+        shutil.get_terminal_size((1000, 24)).columns,  # nothing is broken in a pipe
         progress.wants_colour(sys.stdout, os.environ),
         utf8=speaks_utf8(sys.stdout),
     )
