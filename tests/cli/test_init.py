@@ -34,6 +34,16 @@ def test_what_init_writes_is_the_default_cluster(user: User) -> None:
     )
 
 
+def test_validate_names_the_groups_if_there_are_several(user: User) -> None:
+    group = "- {name: %s, instance_type: ml.p5.48xlarge, instance_count: 2}\n"
+    text = "name: demo\nregion: us-west-2\ninstance_groups:\n" + group % "a" + group % "b"
+    (user.folder / "c.yaml").write_text(text)
+    said = user.types("validate", "-f", "c.yaml").out.splitlines()[-1]
+    assert said == (
+        "c.yaml is valid: demo in us-west-2: 2 ml.p5.48xlarge (a), 2 ml.p5.48xlarge (b)"
+    )
+
+
 def test_every_question_has_a_flag(user: User) -> None:
     said = user.types(
         "init", "big", "-f", "c.yaml", "--region", "eu-west-1", "--instance-type", "ml.g5.8xlarge",

@@ -60,11 +60,12 @@ def _types(group: JsonMapping) -> str:
 def text(document: Validate) -> str:
     """Return the text of the document: warnings, and what the config declares."""
     config = document["config"]
-    groups = ", ".join(
-        f"{group['instance_count']} {_types(group)}" for group in config["instance_groups"]
-    )
+    groups = [f"{group['instance_count']} {_types(group)}" for group in config["instance_groups"]]
+    if len(groups) > 1:
+        names = [group["name"] for group in config["instance_groups"]]
+        groups = [f"{group} ({name})" for name, group in zip(names, groups, strict=True)]
     lines = [f"warning: {each}" for each in document["warnings"]]
-    what = f"{config['name']} in {config['region']}: {groups}"
+    what = f"{config['name']} in {config['region']}: {', '.join(groups)}"
     return "\n".join([*lines, f"{document['file']} is valid: {what}"])
 
 
