@@ -12,8 +12,12 @@ cleanup() {
 }
 trap cleanup EXIT
 
+bold='' plain=''
+if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then
+  bold=$'\033[1m' plain=$'\033[0m'
+fi
 step() { # step "what this is" command...
-  printf '\n# %s\n\033[1m$ %s\033[0m\n' "$1" "${*:2}"
+  printf '\n# %s\n%s$ %s%s\n' "$1" "$bold" "${*:2}" "$plain"
   "${@:2}"
 }
 

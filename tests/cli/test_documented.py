@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator
 from functools import partial
 from itertools import chain
@@ -173,3 +174,15 @@ def test_an_example_is_created_locally_or_elsewhere(example: Path) -> None:
     for call in {*TYPED[example]} - local:
         text = shlex.join(call)
         assert (*call, "--local") in local or text.startswith(tuple(FOR_AWS)), text
+
+
+def test_the_demo_writes_no_colour_into_a_file(tmp_path: Path) -> None:
+    program = tmp_path / "hyperpod-eks"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    environ = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TERM": "xterm-256color"}
+    done = subprocess.run(
+        [ROOT / "scripts/demo.sh"], env=environ, capture_output=True, text=True, check=True
+    )
+    assert "\n$ hyperpod-eks create demo --local\n" in done.stdout
+    assert "\x1b" not in done.stdout
