@@ -228,6 +228,27 @@ def test_the_scheduler_policy_and_quotas_are_those_of_the_config(
     assert "fair_share_weight = 60" in text
 
 
+def test_what_is_imported_with_another_resource_is_not_left_out(
+    manifests: dict[str, Manifest],
+) -> None:
+    manifest = deepcopy(manifests["platform"])
+    policies = {key for key, each in manifest.records.items() if each.kind == "eks/AccessPolicy"}
+    assert len(policies) == 6
+    texts, exported = cloudformation.files(manifest)
+    assert not policies & exported.left_out.keys()
+    assert {key: exported.blocks[key] for key in policies} == {key: [] for key in policies}
+    resources = json.loads(texts["template.json"])["Resources"]
+    entries = [each for each in resources.values() if each["Type"] == "AWS::EKS::AccessEntry"]
+    assert sum(len(each["Properties"].get("AccessPolicies", ())) for each in entries) >= 6
+
+    entry = manifest.records["eks/access-Vision"]
+    manifest.records["eks/access-Vision"] = replace(entry, origin="adopted")
+    left_out = cloudformation.files(manifest)[1].left_out
+    (*both,) = (why for key, why in left_out.items() if key in policies)
+    assert len(both) == 2
+    assert all("is a part of eks/access-Vision" in why for why in both)
+
+
 def test_amounts_have_the_names_that_awscc_derives(manifests: dict[str, Manifest]) -> None:
     manifest = deepcopy(manifests["teams"])
     settings: Any = manifest.records["teams/quota-vision"].want["settings"]

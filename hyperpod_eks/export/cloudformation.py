@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import NamedTuple
@@ -19,6 +20,7 @@ from hyperpod_eks.export.recorded import (
     LeftOut,
     Ref,
     Row,
+    absence,
     common_tags,
     export,
     names,
@@ -31,8 +33,6 @@ LEFT_OUT = {
     "helm/ChartRelease": "it is a Helm release; it stays in the cluster",
     "network/Address": "its import needs the public address, which the manifest does not have",
     "fsx/FileSystem": "CloudFormation's type has no handlers for import",
-    "eks/AccessPolicy": "it is a policy of its access entry, with which it is imported",
-    "network/Opening": "it is a rule of its security group, with which it is imported",
 }
 """Kinds without a resource in the template, with the reasons."""
 
@@ -240,6 +240,16 @@ def access_entry(item: Item) -> Iterator[Block]:
     yield Block("AWS::EKS::AccessEntry", identifier, {**body, **tags(item)})
 
 
+def part(item: Item, field: str, whole: Row[Block]) -> Iterator[Block]:
+    """A part of the resource that a field names, whose block has it: it has none of its own."""
+    key = item.ref(field).key
+    record = item.manifest.records[key]
+    if why := absence(record):
+        raise LeftOut(f"it is a part of {key}: {why}")
+    deque(whole(Item(key, record, item.manifest)), maxlen=0)  # raises LeftOut if that is left out
+    yield from ()
+
+
 def _policies(item: Item) -> Iterator[JsonMapping]:
     """Yield the declarations of the policies of an entry: its own, and those beside it."""
     if item("policy"):
@@ -333,6 +343,7 @@ ROWS: dict[str, Row[Block]] = {
     "network/RouteTable": route_table,
     "network/Endpoint": endpoint,
     "network/SecurityGroup": security_group,
+    "network/Opening": partial(part, field="group", whole=security_group),
     "iam/Role": role,
     "iam/ServiceAccountRole": role,
     "iam/OidcProvider": oidc_provider,
@@ -344,6 +355,7 @@ ROWS: dict[str, Row[Block]] = {
     "amp/Workspace": workspace,
     "eks/Cluster": eks_cluster,
     "eks/AccessEntry": access_entry,
+    "eks/AccessPolicy": partial(part, field="entry", whole=access_entry),
     "addons/Addon": addon,
     "addons/PodIdentity": pod_identity,
     "fsx/Link": link,
@@ -352,7 +364,7 @@ ROWS: dict[str, Row[Block]] = {
     "sagemaker/ClusterSchedulerConfig": scheduler_policy,
     "sagemaker/ComputeQuota": compute_quota,
 }
-"""What a resource is in CloudFormation, by kind."""
+"""What a resource is in CloudFormation, by kind; nothing for a part of another one."""
 GROUP_ID = "AWS::EC2::SecurityGroup"
 """The type whose ``Ref`` may be a name: its id is an attribute."""
 ARN_BY_REF = "AWS::IAM::ManagedPolicy"
@@ -369,7 +381,7 @@ def files(manifest: Manifest) -> tuple[dict[str, str], Exported[Block]]:
     """Return the text of each file by its name, and what is in them."""
     exported = export(manifest, ROWS, LEFT_OUT)
     spelled = names(exported.blocks, _name, "x")
-    types = {key: blocks[0].type for key, blocks in exported.blocks.items()}
+    types = {key: blocks[0].type for key, blocks in exported.blocks.items() if blocks}
     resources, imports = {}, []
     for key, blocks in exported.blocks.items():
         for each in blocks:

@@ -419,7 +419,8 @@ class Export(Head):
     folder: str
     files: list[str]
     resources: Annotated[
-        dict[str, list[str]], "by key of the manifest, the types to which it is exported"
+        dict[str, list[str]],
+        "by key of the manifest, the types to which it is exported; none for a part of another one",
     ]
     left_out: Annotated[
         dict[str, str], "by key of the manifest, why it is left out, or which part of it is"
