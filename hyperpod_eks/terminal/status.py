@@ -360,21 +360,31 @@ def _table(
     sizes = _sizes(head, rows, width - 2, whole.split())
 
     names = zip(*rows, strict=True)
-    columns = [_fitted(texts, size) for texts, size in zip(names, sizes, strict=True) if size]
+    columns = [
+        _fitted(texts, size, ends=number == 0)
+        for number, (texts, size) in enumerate(zip(names, sizes, strict=True))
+        if size
+    ]
     titles = [pad(title, size) for title, size in zip(head, sizes, strict=True) if size]
     yield [Piece(f"  {'  '.join(titles)}", "quiet")]
     for mark, row in zip(marks, zip(*columns, strict=True), strict=True):
         yield [mark, Piece("  ".join(row))]
 
 
-def _fitted(texts: Sequence[str], size: int) -> list[str]:
-    """Cut names to `size` columns so that different ones stay different, if that is possible.
+def _fitted(texts: Sequence[str], size: int, *, ends: bool) -> list[str]:
+    """Cut texts to `size` columns so that different ones stay different, if that is possible.
 
-    They are cut at their begin, else in their middle: names of nodes differ at their end.
+    With ``ends``, their ends are kept, as names of nodes differ there, else their begins; and if
+    that is not enough, both.
+
+    >>> _fitted(["node-1", "node-2"], 4, ends=True)
+    ['…e-1', '…e-2']
+    >>> _fitted(["gpu 0 of 1, cpu 0 of 4", "-"], 9, ends=False)
+    ['gpu 0 of…', '-        ']
     """
-    begin = [text if cells(text) <= size else cut(text[::-1], size)[::-1] for text in texts]
+    short = [cut(text[::-1], size)[::-1] if ends else cut(text, size) for text in texts]
     inside = [middle(text, size) for text in texts]
-    best = max((begin, inside), key=lambda each: len({*each}))
+    best = max((short, inside), key=lambda each: len({*each}))
     return [pad(text, size) for text in best]
 
 
