@@ -107,12 +107,13 @@ class InternetGateway(Resource):
             )["InternetGateway"]
         )
 
-    def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> Live:
+    def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> Live | None:
         """Attach it to the VPC."""
         vpc = references(self.vpc).id
-        with absent("Resource.AlreadyAssociated"):  # the next look says to which VPC
+        with absent("Resource.AlreadyAssociated"):
             aws.ec2.attach_internet_gateway(InternetGatewayId=live.id, VpcId=vpc)
-        return replace(live, facts={"vpc": vpc})
+            return replace(live, facts={"vpc": vpc})
+        return None  # the next look says to which VPC: another run's, or ours
 
     def used_by(self, snapshot: Snapshot, live: Live) -> list[str]:
         """The VPC that it is attached to."""
