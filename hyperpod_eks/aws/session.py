@@ -67,9 +67,11 @@ def session(region: str | None, profile: str | None, ask: Ask = getpass.getpass)
     invalid setting, Denied for a broken configuration or missing credentials, and botocore's
     network errors for a profile that calls STS or IAM Identity Center.
     """
-    if early := os.environ.get("AWS_CA_BUNDLE"):
-        start(partial(trusting, early))  # OpenSSL reads it while Python imports botocore
-    core = _core(profile)
+    early = os.environ.get("AWS_CA_BUNDLE")
+    reading = start(partial(trusting, early)) if early else None
+    core = _core(profile)  # OpenSSL reads the bundle while Python imports botocore
+    if reading:
+        reading.exception()  # only waits: `trusting` raises it again below
     attach(core)
     emitter = core.get_component("event_emitter")
     emitter.register_first("needs-retry", give_up)
