@@ -215,7 +215,7 @@ class Parallel(Options):
     parallelism: int = option(
         "--parallelism",
         type=click.IntRange(1, 64),
-        default=8,
+        default=10,
         metavar="N",
         help="Maximum number of AWS API calls in flight.",
     )

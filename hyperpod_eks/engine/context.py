@@ -44,7 +44,7 @@ class Context:
     manifest: Manifest
     report: Report
     clock: Clock = field(default_factory=Clock)
-    parallelism: int = 8
+    parallelism: int = 10
     replace_failed: bool = False
     consent: Callable[[list[str]], None] = refuse
     """Called with disruptions before the change that causes them; raises to refuse."""
