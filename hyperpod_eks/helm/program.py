@@ -203,5 +203,6 @@ def environment(home: Path) -> dict[str, str]:
     }
     # helm uses docker's logins for private registries
     kept.setdefault("DOCKER_CONFIG", os.path.expanduser("~/.docker"))  # noqa: PTH111  no home
+    kept.setdefault("GOGC", "400")  # so short a run seldom needs Go's garbage collector
     names = ("HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME", "KUBECACHEDIR")
     return kept | {name: str(home / name.lower()) for name in names} | {"HOME": str(home)}
