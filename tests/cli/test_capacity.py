@@ -146,7 +146,7 @@ def test_what_is_wrong_is_refused_and_nothing_is_written(user: User, what: str) 
 
     said = user.types(*words)
 
-    assert (said.code, said.out) == (2, "")
+    assert (said.code, said.out) == (8 if what == "no group" else 2, "")
     assert told in said.err
     assert (user.folder / "demo.yaml").read_text() == TEXT
     assert user.mutations() == []

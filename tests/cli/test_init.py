@@ -106,6 +106,15 @@ def test_without_a_region_it_says_so(user: User, monkeypatch: pytest.MonkeyPatch
     assert "region: is missing (every cluster has one); pass --region, or set AWS_" in said.err
 
 
+def test_a_region_that_cannot_be_used_is_not_said_to_be_missing(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_REGION", "nowhere-9")
+    said = user.types("init", "demo")
+    assert said.code == 2
+    assert 'variable AWS_REGION: region: "nowhere-9" is not an AWS region' in said.err
+
+
 def test_on_a_terminal_it_asks(user: User, capfd: pytest.CaptureFixture[str]) -> None:
     control, program = pty.openpty()
     os.write(control, b"\nasked\n\nml.c5.large\n3\n")

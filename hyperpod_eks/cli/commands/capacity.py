@@ -14,7 +14,7 @@ import click
 from hyperpod_eks.cli.command import define
 from hyperpod_eks.cli.documents import head
 from hyperpod_eks.cli.options import Account, Output, argument, option
-from hyperpod_eks.errors import Usage
+from hyperpod_eks.errors import NotFound, Usage
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def _written(pair: str, file: str | None) -> CapacityWritten:
 
 
 def _place(document: Mapping[str, Any], group: str) -> Loc:
-    """Return the location of a group's name.  Raises Usage for an unknown group."""
+    """Return the location of a group's name.  Raises NotFound for an unknown group."""
     sections = ("instance_groups", "restricted_instance_groups")
     places: dict[str, Loc] = {
         each["name"]: (section, index, "name")
@@ -177,7 +177,7 @@ def _place(document: Mapping[str, Any], group: str) -> Loc:
     }
     if group not in places:
         names = ", ".join(places) or "none"
-        raise Usage(f"capacity: the config has no instance group {group}", f"It has {names}.")
+        raise NotFound(f"the config has no instance group {group}", f"It has {names}.")
     return places[group]
 
 

@@ -7,7 +7,6 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -298,9 +297,12 @@ def _answers(options: Options) -> dict[str, Answer | None]:
         "instance_count": options.instance_count,
     }
     found = dict(given)
+    unset: Usage | None = None
     if found["region"] is None:
-        with suppress(Usage):  # no region is set: ask for it
+        try:
             found["region"] = load({"name": "any"}, {}, os.environ, files=False).region
+        except Usage as error:  # no region is set, or none that can be used: ask for it
+            unset = error
     asks = _asks()
     for key in QUESTIONS:
         if options.example and key not in ("name", "region"):
@@ -311,6 +313,8 @@ def _answers(options: Options) -> dict[str, Answer | None]:
         elif asks:
             _check(key, answer)
     if not found["region"]:
+        if unset and "is missing" not in str(unset):
+            raise unset
         raise Usage("region: is missing (every cluster has one); pass --region, or set AWS_REGION")
     return found
 
