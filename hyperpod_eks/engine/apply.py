@@ -378,8 +378,9 @@ class Apply(Reconciler):
         """Remove what goes; the rest of its change follows once what it needs is ready."""
         self._consent(disruptions(task.want, live, observation.differs))
         task.changed = True
-        self.say(task, EventType.UPDATING)
         differs = observation.differs
+        self._record(task.want, live, "created", doubted(observation, differs))
+        self.say(task, EventType.UPDATING)
         self.submit(task, "settle", lambda: less.update(self.aws, self.references, live, differs))
 
     def acted(self, task: Task, verb: str, value: Live | None) -> None:
@@ -446,7 +447,7 @@ class Apply(Reconciler):
     def _failed(self, task: Task, verb: str, error: Exception) -> None:
         if verb == "settle":
             seen = task.observation
-            if task.updated and seen and seen.live and surely_not_applied(error):
+            if seen and seen.live and surely_not_applied(error):
                 self._record(task.want, seen.live, "created", seen.sent)  # nothing is in doubt
             task.acted, task.updated = None, {}
         if verb == "delete" and classify(error) is ErrorKind.DEPENDENCY and task.observation:

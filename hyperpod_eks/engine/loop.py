@@ -369,7 +369,8 @@ class Reconciler:
         if verb == "create" and live is not None:
             self._record(want, live, "created", born(want, self.references))
         elif verb == "settle" and task.observation and task.observation.live:
-            sent = accepted(task.observation, task.observation.sent, task.updated)
+            observation, updated = task.observation, task.updated
+            sent = accepted(observation, observation.sent, updated) if updated else None
             self._record(want, task.observation.live, "created", sent)
 
     def _unsigned_ours(self, want: Resource) -> bool:

@@ -127,12 +127,13 @@ class Proof(StrEnum):
 
     SENT = "sent"  # AWS accepted it, and has not described it since
     SHOWN = "shown"  # AWS has described it as sent
+    UNSURE = "unsure"  # an update, whose answer was lost, may have set or replaced it
     WITHDRAWN = "withdrawn"  # AWS accepted its reset, since it is no longer declared
 
 
 @frozen
 class Sent:
-    """A fact that an accepted request of ours has set, as JSON."""
+    """A fact that an accepted request of ours has set, or may have set, as JSON."""
 
     value: Json
     proof: Proof = Proof.SENT

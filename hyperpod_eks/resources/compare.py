@@ -183,7 +183,7 @@ def compare_facts(
     names = set(want.names(live))
     for name, declared in want.declared(references, live).items():
         is_, past, value = described(want, live, name), before.get(name), plain(declared)
-        as_sent = past is not None and not withdrawn(past) and past.value == value
+        as_sent = past is not None and _stands(past) and past.value == value
         if past:
             after[name] = past
         if plain(is_) == value or (is_ is ABSENT and value in NOTHING and (as_sent or not past)):
@@ -201,7 +201,7 @@ def compare_facts(
         ):
             unproven[name] = (is_, declared)
         else:
-            last = _like(declared, past.value) if past and not withdrawn(past) else None
+            last = _like(declared, past.value) if past and _stands(past) else None
             differs[name] = (last if is_ is ABSENT else is_, declared)
     for name, past in before.items():
         if name in names:
@@ -234,8 +234,8 @@ def overwritten(observation: Observation) -> list[str]:
     want, sent = observation.want, observation.sent or {}
     lines = []
     for name, (is_, declared) in observation.differs.items():
-        past = sent[name].value if name in sent else plain(want.initial.get(name))
-        if name in want.asks and plain(is_) != past:
+        past = sent.get(name, Sent(plain(want.initial.get(name))))
+        if name in want.asks and past.proof is not Proof.UNSURE and plain(is_) != past.value:
             wanted = want.initial.get(name) if declared is None else declared
             lines.append(
                 f"{want.key}: somebody else has set {name} to {_shown(is_)}; it becomes"
@@ -256,6 +256,7 @@ def _no_longer_declared(
     if withdrawn(past):
         return (is_, None) if plain(is_) == past.value else None
     gone = is_ is ABSENT and past.proof is Proof.SHOWN
+    gone |= is_ is not ABSENT and past.proof is Proof.UNSURE and plain(is_) != past.value
     if past.value in NOTHING or gone or not want.reverts(name):
         return None
     return (past.value if is_ is ABSENT else is_), None
@@ -289,20 +290,30 @@ def withdrawn(past: Sent) -> bool:
     return past.proof is Proof.WITHDRAWN
 
 
+def _stands(past: Sent) -> bool:
+    """Whether an accepted request has set the fact, and none may have changed it since."""
+    return past.proof in (Proof.SENT, Proof.SHOWN)
+
+
 def doubted(observation: Observation, differs: Differs) -> dict[str, Sent] | None:
     """Return ``sent`` before an update of ``differs``, whose answer may be lost.
 
     After it, what AWS describes instead of a former value is no longer AWS's form of that.  What
-    others may have attached stays so.
+    it does not describe is sent again, and what the update sets for the first time is reset if it
+    is no longer declared.  What others may have attached stays so.
     """
     if observation.sent is None:
         return None
     want, live, after = observation.want, observation.live, dict(observation.sent)
-    for name in _with_parts(observation, differs).keys() - {*want.attached}:
+    for name, (_, declared) in _with_parts(observation, differs).items():
         past = after.get(name)
-        known = live and described(want, live, name) is not ABSENT
-        if past and known and past.proof is Proof.SENT:
-            after[name] = replace(past, proof=Proof.SHOWN)
+        if name in want.attached:
+            continue
+        if past is None or withdrawn(past):
+            after[name] = Sent(plain(declared), Proof.UNSURE)
+        elif past.proof is Proof.SENT:
+            known = live and described(want, live, name) is not ABSENT
+            after[name] = replace(past, proof=Proof.SHOWN if known else Proof.UNSURE)
     return after
 
 

@@ -177,6 +177,54 @@ def test_what_a_killed_change_has_replaced_is_sent_again(rig: Rig, cloud: Cloud,
 
 
 @frozen
+class Settable(Toy):
+    """A kind whose shape is set only if it is declared, and reset if it no longer is."""
+
+    def names(self, live: Live | None = None) -> Sequence[str]:
+        return ("shape",) if self.shape else ()
+
+    def reverts(self, name: str) -> bool:
+        return True
+
+
+@frozen
+class Mute(Settable):
+    """A kind whose shape nobody describes."""
+
+    def _live(self, thing: Thing) -> Live:
+        return replace(super()._live(thing), facts={})
+
+    def update(self, *about: Any) -> Live:
+        return replace(super().update(*about), facts={})
+
+
+@pytest.mark.parametrize("applied", [True, False])
+@pytest.mark.parametrize("shape", ["flat", "square", ""])
+def test_what_a_killed_change_may_have_replaced_unseen_is_sent_again(
+    rig: Rig, cloud: Cloud, shape: str, applied: bool
+) -> None:
+    rig.create([Mute("role", shape="flat")])
+    assert rig.killed_in(lambda: rig.create([Mute("role", shape="square")]), 1, after=applied)
+    rig.create([Mute("role", shape=shape)])
+    assert (cloud.things[0].shape, cloud.calls) == (shape, ["settle role"])
+    rig.create([Mute("role", shape=shape)])
+    assert cloud.calls == []
+
+
+@pytest.mark.parametrize("applied", [True, False])
+@pytest.mark.parametrize("kind", [Settable, Mute])
+def test_what_a_killed_change_may_have_set_for_the_first_time_is_reset(
+    rig: Rig, cloud: Cloud, kind: type[Settable], applied: bool
+) -> None:
+    rig.create([kind("role", shape="")])
+    assert rig.killed_in(lambda: rig.create([kind("role", shape="square")]), 1, after=applied)
+    rig.create([kind("role", shape="")])
+    assert (cloud.things[0].shape, cloud.calls) == ("", ["settle role"])
+    rig.create([kind("role", shape="")])
+    assert cloud.calls == []
+
+
+@frozen
 class Refused(Toy):
     """A kind whose updates are refused."""
 

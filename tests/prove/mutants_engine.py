@@ -101,6 +101,18 @@ ENGINE_MUTANTS = (
         "observation.sent",
     ),
     Mutant(
+        "a value that a killed change may have replaced unseen is not sent again",
+        "resources/compare.py",
+        "proof=Proof.SHOWN if known else Proof.UNSURE",
+        "proof=Proof.SHOWN",
+    ),
+    Mutant(
+        "what a killed change has set for the first time is never reset",
+        "resources/compare.py",
+        "            after[name] = Sent(plain(declared), Proof.UNSURE)\n",
+        "            continue\n",
+    ),
+    Mutant(
         "a change that was refused leaves a doubt",
         "engine/apply.py",
         "and surely_not_applied(error):",
