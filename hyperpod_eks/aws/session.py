@@ -46,6 +46,8 @@ Ask = Callable[[str], str]
 
 ANSWER = 20.0
 """Seconds to wait for a service that issues credentials; botocore asks it up to five times."""
+NO_CREDENTIALS = "no credentials"
+"""The reason of the error where nothing has credentials."""
 LONGEST = 300
 """Characters that a message quotes of others' messages."""
 MUST_PRINT = (
@@ -305,6 +307,7 @@ def _log_in(core: Session, ask: Ask) -> None:
             " container or an instance role",
             "Select a profile that has credentials (--profile, AWS_PROFILE), or log in"
             " (aws configure, aws sso login). Then run the same command again.",
+            reason=NO_CREDENTIALS,
         )
     _check(found, where)
 

@@ -6,10 +6,12 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from hyperpod_eks.aws.session import NO_CREDENTIALS
+from hyperpod_eks.cli.console import current_console
 from hyperpod_eks.cli.documents import called, which_cluster
 from hyperpod_eks.cli.login import login_of
 from hyperpod_eks.cli.options import Account, Place
-from hyperpod_eks.errors import HyperpodError, NotFound, Usage
+from hyperpod_eks.errors import Denied, HyperpodError, NotFound, Usage
 from hyperpod_eks.state.location import store_of, stores
 from hyperpod_eks.state.manifest import Manifest, read
 from hyperpod_eks.state.store import Store
@@ -30,6 +32,22 @@ def naming_causes(place: Place) -> Iterator[None]:
             names |= {"eks": name, "region": place.region or "REGION"}
             causes = explain.diagnose(explain.of_error(error, str(error)), names)
             error.causes = causes  # type: ignore[attr-defined]  # Console reads it
+        raise
+
+
+@contextmanager
+def naming_local(manifest: Manifest) -> Iterator[None]:
+    """Say in an error without credentials that the manifest is of the embedded stack, if it is."""
+    try:
+        yield
+    except Denied as error:
+        from hyperpod_eks.local.aws.sim import ACCOUNT  # noqa: PLC0415  only for errors
+
+        if error.reason == NO_CREDENTIALS and manifest.account == ACCOUNT:
+            error.hint = (
+                f"{manifest.store} belongs to account {ACCOUNT}, that of the embedded stack. To run"
+                f" the command there: {current_console().again} --local"
+            )
         raise
 
 

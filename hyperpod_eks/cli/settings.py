@@ -12,7 +12,7 @@ from hyperpod_eks.aws.client import Aws, read_only
 from hyperpod_eks.cli.documents import called, which_cluster
 from hyperpod_eks.cli.login import log_in, use_local
 from hyperpod_eks.cli.options import Lock, Place, Settings
-from hyperpod_eks.cli.remembered import naming_causes, store_for
+from hyperpod_eks.cli.remembered import naming_causes, naming_local, store_for
 from hyperpod_eks.config.load import load
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.documents import JsonObject
@@ -61,11 +61,13 @@ def settings(
         with store.locked(patience) if write else nullcontext():
             manifest = read(store, name, broken=broken, again=again)
             if loaded:
-                yield _on_stand_in(loaded) if place.local else loaded, manifest
+                config = _on_stand_in(loaded) if place.local else loaded
             elif remembered and remembered[0] == manifest.config:
-                yield remembered[1], manifest
+                config = remembered[1]
             else:
-                yield config_of(place, manifest, files, lenient=lenient), manifest
+                config = config_of(place, manifest, files, lenient=lenient)
+            with naming_local(manifest):
+                yield config, manifest
 
 
 def _use_account(place: Place) -> None:

@@ -449,6 +449,22 @@ def screens(text: str) -> int:
     return sum(max(1, -(-len(line) // 80)) for line in text.splitlines())
 
 
+@pytest.mark.parametrize("account", ["123456789012", "999999999999"])
+def test_without_credentials_a_cluster_of_the_embedded_stack_is_known_by_its_account(
+    account: str, user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (user.folder / "demo.hyperpod-eks.json").write_text(manifest(account=account))
+    for name in NO_CREDENTIALS:
+        monkeypatch.delenv(name)
+    for words in (("status", "demo"), ("delete", "demo", "--yes"), ("kubeconfig", "demo")):
+        said = user.types(*words)
+        assert said.code == 3
+        assert said.err.startswith("error: no AWS credentials: ")
+        local = f"To run the command there: hyperpod-eks {' '.join(words)} --local\n"
+        assert (local in said.err) is (account == "123456789012"), said.err
+        assert ("Select a profile" in said.err) is (account == "999999999999")
+
+
 def test_helm_is_looked_for_where_only_the_manifest_has_the_cluster(
     user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:

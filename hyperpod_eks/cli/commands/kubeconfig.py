@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hyperpod_eks.cli.schemas.views import Kubeconfig
     from hyperpod_eks.events import Report
     from hyperpod_eks.kube.kubeconfig import Entry
+    from hyperpod_eks.state.manifest import Manifest
 
 
 @frozen
@@ -44,16 +45,19 @@ def kubeconfig(options: Options, report: Report) -> Kubeconfig | Json:
     ./NAME.kubeconfig and $KUBECONFIG, and deletes ./NAME.kubeconfig if it is then empty.
     """
     from hyperpod_eks.cli.login import reading
+    from hyperpod_eks.cli.remembered import naming_local
     from hyperpod_eks.kube import kubeconfig as files
 
-    name, folder, region, cluster_name = find(options)
-    aws = reading(options, name, region)
+    name, known = find(options)
+    with naming_local(known):
+        aws = reading(options, name, known.region)
     entry = _entry(aws, name, local=options.local)
     new = files.document(entry)
     if options.stdout:
         return new
     target = options.kubeconfig or files.choose(files.paths(), entry.arn)
-    shared, target = target is not None, target or files.own_file(folder, cluster_name, entry.arn)
+    shared = target is not None
+    target = target or files.own_file(known.store.folder, known.cluster, entry.arn)
     files.add(target, new)
     return {
         **head("kubeconfig"),
@@ -93,18 +97,12 @@ def _entry(aws: Aws, name: str, *, local: bool) -> Entry:
     )
 
 
-def find(place: Place) -> tuple[str, Path, str | None, str]:
-    """Return EKS cluster name, manifest folder, region (None if unknown) and cluster name."""
-    from hyperpod_eks.cli.remembered import remembered, store_for
+def find(place: Place) -> tuple[str, Manifest]:
+    """Return the name of the EKS cluster, and the manifest; with a NAME it need not exist."""
+    from hyperpod_eks.cli.remembered import remembered
 
-    try:
-        known = remembered(replace(place, region=None))
-    except NotFound:
-        if not place.name:
-            raise
-        return place.name, store_for(place, place.name).folder, None, place.name
-    eks_name = known.adopted.get("eks/cluster") or known.cluster
-    return eks_name, known.store.folder, known.region, known.cluster
+    known = remembered(replace(place, region=None), absent=bool(place.name))
+    return known.adopted.get("eks/cluster") or known.cluster, known
 
 
 def text(document: Kubeconfig | Json) -> str:

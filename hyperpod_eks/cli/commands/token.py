@@ -41,7 +41,8 @@ def token(options: Options, report: Report) -> Json:
     if name is None or options.file or options.manifest:
         from hyperpod_eks.cli.commands.kubeconfig import find
 
-        name, _, region, _ = find(options)
+        name, known = find(options)
+        region = known.region
     if not re.fullmatch(r"[0-9A-Za-z][\w-]{0,99}", name, re.ASCII):  # CreateCluster.name
         raise Usage(f"invalid EKS cluster name {name!r}", "Use letters, digits, - and _.")
     if options.local:
