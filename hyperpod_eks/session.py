@@ -192,6 +192,13 @@ class Session:
         now, used = self.context.clock.now(), self.purpose.compares
         adoption.adopt(self.aws, self.config, self.manifest, now, used=used)
 
+    @property
+    def lacks_releases(self) -> bool:
+        """Whether `create` expects to install with helm: the manifest lacks a ready release."""
+        keys = ["helm/release", *(f"charts/{name}" for name in self.config.charts)]
+        releases = [self.manifest.records.get(key) for key in keys]
+        return not all(each and each.state == "ready" for each in releases)
+
     def resolve(self, helm: str | None = None) -> None:
         """Resolve the config in the account, and declare the stack.
 
@@ -201,9 +208,7 @@ class Session:
         from the manifest's.
         """
         self._helm, purpose = helm, self.purpose
-        keys = ["helm/release", *(f"charts/{name}" for name in self.config.charts)]
-        releases = [self.manifest.records.get(key) for key in keys]
-        needed = purpose.installs and not all(each and each.state == "ready" for each in releases)
+        needed = purpose.installs and self.lacks_releases
         program = start(partial(find_helm, helm)) if needed else None
         self.found_helm = needed
         if purpose.looks_first:

@@ -51,6 +51,25 @@ def find_helm(option: str | Path | None = None, bundle: str | None = None) -> He
     If the variable is ``never``, helm is not downloaded.  Raises Usage, with the options, if there
     is none, and it cannot be downloaded.
     """
+    helm = _installed(option)
+    return replace(_downloaded(helm, bundle) if isinstance(helm, str) else helm, bundle=bundle)
+
+
+def refusal() -> Usage | None:
+    """Return the error of `find_helm` where it does not even try a download; None otherwise.
+
+    Without ``HYPERPOD_EKS_HELM`` a download is possible, and nothing is looked for.
+    """
+    try:
+        if os.environ.get("HYPERPOD_EKS_HELM"):
+            _installed(None)
+    except Usage as error:
+        return error
+    return None
+
+
+def _installed(option: str | Path | None) -> Helm | str:
+    """Find helm on this machine, or return why it is to be downloaded.  Raises Usage."""
     variable = os.environ.get("HYPERPOD_EKS_HELM")
     named = None if variable == NEVER else variable
     for source, path in (("--helm", option), ("HYPERPOD_EKS_HELM", named)):
@@ -58,18 +77,18 @@ def find_helm(option: str | Path | None = None, bundle: str | None = None) -> He
             helm = _examine(Path(_program(path)))
             if isinstance(helm, str):
                 raise Usage(f"{source}: {path} {helm}", _OTHERWISE)
-            return replace(helm, bundle=bundle)
+            return helm
     refused = []
     for candidate in (on_path("helm"), *_cached()):
         if candidate:
             helm = _examine(Path(candidate))
             if isinstance(helm, Helm):
-                return replace(helm, bundle=bundle)
+                return helm
             refused.append(f"{candidate} {helm}")
     missing = f"no usable helm: {'; '.join(refused) or 'there is none on PATH'}"
     if variable == NEVER:
         raise Usage(f"{missing}, and HYPERPOD_EKS_HELM is never", _OTHERWISE)
-    return replace(_downloaded(missing, bundle), bundle=bundle)
+    return missing
 
 
 _OTHERWISE = (

@@ -515,6 +515,35 @@ def test_no_step_can_vanish_from_a_plan(user: User) -> None:
     assert "file-system" in render(document, 80, colour=False)
 
 
+@pytest.mark.parametrize(
+    ("helm", "says"),
+    [
+        (None, ""),
+        ("never", "no usable helm: there is none on PATH, and HYPERPOD_EKS_HELM is never. "),
+        ("nowhere", "HYPERPOD_EKS_HELM: nowhere cannot be run: No such file or directory. "),
+    ],
+)
+def test_a_plan_warns_of_the_helm_that_create_would_refuse(
+    user: User, monkeypatch: pytest.MonkeyPatch, helm: str | None, says: str
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    if helm:
+        monkeypatch.setenv("HYPERPOD_EKS_HELM", helm)
+    words = ("demo", "--chart", str(CHART))
+    said = user.types("plan", *words, "-o", "json")
+    assert said.code == 0
+    found = [line for line in said.document["warnings"] if "helm" in line]
+    if not helm:  # create downloads one
+        assert found == []
+        return
+    (line,) = found
+    assert line.startswith(f"create would stop: {says}Install helm ")
+    assert f"warning: {line}\n" in said.err
+    refused = user.types("create", *words, "--yes")
+    assert refused.code == 2
+    assert says.removesuffix(". ") in refused.err
+
+
 @pytest.fixture(scope="module")
 def made(one_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
     with at_work(one_stack, tmp_path_factory.mktemp("plan")) as somebody:
@@ -567,6 +596,13 @@ def test_a_plan_is_made_without_manifest_and_without_helm(
     (demo.folder / "demo.yaml").write_text("name: demo\nregion: us-west-2\n")
     monkeypatch.setenv("PATH", "/nowhere")
     assert set(actions(plan(demo, "-f", "demo.yaml")).values()) == {"keep"}
+
+
+def test_a_plan_looks_for_no_helm_if_nothing_is_to_be_installed(
+    demo: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HYPERPOD_EKS_HELM", "nowhere")
+    assert "helm" not in demo.types("plan", "demo").err
 
 
 def test_the_exit_code_tells_that_there_is_nothing_to_do(demo: User) -> None:

@@ -14,7 +14,7 @@ from hyperpod_eks.cli import options as shared
 from hyperpod_eks.cli.command import define
 from hyperpod_eks.cli.console import Log, current_console
 from hyperpod_eks.cli.documents import as_json, head
-from hyperpod_eks.errors import Exit
+from hyperpod_eks.errors import Exit, Usage
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
@@ -42,12 +42,14 @@ def plan(options: Options, report: Report) -> Plan:
     from hyperpod_eks.cli.opening import opened
     from hyperpod_eks.engine import plan as plans
     from hyperpod_eks.engine.decide import CHANGING
+    from hyperpod_eks.helm.program import refusal
     from hyperpod_eks.session import PLAN
     from hyperpod_eks.workers import start
 
     with opened(PLAN, options, report, write=False, files=True) as at:
         at.context.replace_failed = options.replace_failed
         listed = start(partial(plans.listed, at.wants, at.context.aws))
+        helm = start(refusal) if at.lacks_releases else None
         rows, observations = plans.plan(at.wants, at.context)
         version = plans.version_of(observations, at.resolved.kubernetes_version)
         counts = Counter(str(row.decision.action) for row in rows)
@@ -71,7 +73,11 @@ def plan(options: Options, report: Report) -> Plan:
                 at.resolved.region,
                 extended=version in at.resolved.extended_support,
             ),
-            "warnings": [*at.warn(), *_unproven(observations)],
+            "warnings": [
+                *at.warn(),
+                *_unproven(observations),
+                *_refused(helm.result() if helm else None),
+            ],
             "next": _next(options, counts),
         }
 
@@ -102,6 +108,14 @@ def _unproven(observations: Sequence[Observation]) -> list[str]:
     from hyperpod_eks.engine import unproven
 
     lines = [line for observation in observations for line in unproven(observation)]
+    for line in lines:
+        current_console().warn(line)
+    return lines
+
+
+def _refused(error: Usage | None) -> list[str]:
+    """Warn of the error with which create would end at once; return the warnings."""
+    lines = [f"create would stop: {error}. {error.hint}"] if error else []
     for line in lines:
         current_console().warn(line)
     return lines
