@@ -136,6 +136,16 @@ def test_the_newest_event_is_read_to_its_end_at_80_columns() -> None:
     assert "hyperpod 2m59s 0 of 2 usually 10 to 25 min" in text
 
 
+@pytest.mark.parametrize("width", [40, 50, 60, 80])
+def test_a_narrow_terminal_keeps_messages_and_tells_names_apart(width: int) -> None:
+    lines = [paint(line, False) for line in Recorder().chapter(3).lines(width, 50, 1305.0)]
+    text = " ".join(" ".join(lines).split())
+    assert "[InsufficientNumberOfReplicas] The add-on is unhealthy." in text
+    assert "i-0123 failed to provision: Lifecycle scripts did not run successfully." in text
+    names = [line.split()[1] for line in lines if "-az" in line]
+    assert len(set(names)) == len(names) == 3
+
+
 @pytest.mark.parametrize("words", ["x" * 31, "x" * 32, "0 of 2 nodes Ready, with a word more"])
 def test_words_that_just_fit_are_not_cut(words: str) -> None:
     board = Board("create demo", 0.0)

@@ -24,6 +24,8 @@ from hyperpod_eks.terminal.text import (
     crop,
     cut,
     elapsed,
+    leading,
+    middle,
     pad,
     speaks_utf8,
     wants_colour,
@@ -39,6 +41,8 @@ __all__ = ["choose", "elapsed", "live", "plain", "render_status", "wants_colour"
 Clock = Callable[[], float]
 """A function that returns seconds since the epoch."""
 
+BESIDE = 20
+"""Columns for a message beside a name; with less, it is below."""
 HEARTBEAT = 30.0
 """Seconds between two lines about a wait without news."""
 
@@ -123,10 +127,10 @@ class Board:
     def lines(self, width: int, height: int, now: float, *, utf8: bool = True) -> list[Line]:
         """Draw the tree for a terminal of `width` columns and `height` rows.
 
-        A long message of AWS continues below its resource if there are rows left. If there are too
-        few rows, finished steps are reduced to one line each, then steps that have not started,
-        then steps in progress to their resources that are in progress or failed; then all steps
-        without such resources are left out.
+        A long message of AWS continues below its resource if there are rows left; on a narrow
+        terminal all of it is there. If there are too few rows, finished steps are reduced to one
+        line each, then steps that have not started, then steps in progress to their resources that
+        are in progress or failed; then all steps without such resources are left out.
         """
         frames = _FRAMES if utf8 else _ASCII_FRAMES
         spin = (frames[int(now * 4) % len(frames)], "busy")
@@ -143,7 +147,8 @@ class Board:
                 why, *more = _words(item, size, width, spare)
                 spare -= len(more)
                 drawn.append(_row(item, why, now, size, spin, width))
-                drawn += [[Piece(" " * (size + 10)), Piece(text, _style(item))] for text in more]
+                indent = Piece(" " * _indent(size, width))
+                drawn += [[indent, Piece(text, _style(item))] for text in more]
             found = drawn + found
         found.insert(0, self._head(size, now))
         if len(found) > rows:
@@ -228,11 +233,16 @@ def _words(item: Item, size: int, width: int, spare: int = 3) -> list[str]:
     room = width - size - 20
     if item.what in _TERSE:
         return [""]
-    if cells(item.why) <= room or room < 20 or spare <= 0:
+    if not item.why or cells(item.why) <= room or spare <= 0:
         return [item.why]
-    first = wrap(item.why, room, most=99)[0]
+    first = leading(item.why, room) if room >= BESIDE else ""
     rest = item.why[len(first) :].strip()
-    return [first, *wrap(rest, width - size - 10, most=min(spare, 3))]
+    return [first, *wrap(rest, width - _indent(size, width), most=min(spare, 3))]
+
+
+def _indent(size: int, width: int) -> int:
+    """Return where the lines below a resource begin: beside its name, if there is room."""
+    return size + 10 if width - size - 20 >= BESIDE else 4
 
 
 def _row(item: Item, why: str, now: float, size: int, spin: tuple[str, str], width: int) -> Line:
@@ -243,7 +253,10 @@ def _row(item: Item, why: str, now: float, size: int, spin: tuple[str, str], wid
     ident = item.id if not why or room > cells(item.id) + 2 else ""
     return [
         Piece(f"  {symbol} ", style),
-        Piece(pad(item.name, size - 4), "quiet" if item.what is EventType.PENDING else ""),
+        Piece(
+            pad(middle(item.name, size - 4), size - 4),
+            "quiet" if item.what is EventType.PENDING else "",
+        ),
         _time(item.seconds(now)),
         Piece(f"{item.word:<8}  ", "quiet" if over else ""),
         Piece(why, _style(item)),

@@ -184,6 +184,20 @@ def wrap(text: str, width: int, most: int = 3) -> list[str]:
     )
 
 
+def leading(text: str, width: int) -> str:
+    """Return the words at the beginning of `text` that fit `width` columns.
+
+    >>> leading("DEGRADED [InsufficientNumberOfReplicas]", 20)
+    'DEGRADED'
+    """
+    found = ""
+    for word in text.split(" "):
+        if cells(f"{found} {word}".lstrip()) > width:
+            break
+        found = f"{found} {word}".lstrip()
+    return found
+
+
 def asciify(line: Iterable[Piece]) -> Line:
     """Replace the symbols of a line with ASCII."""
     return [Piece(text.translate(_ASCII), style) for text, style in line]
