@@ -115,7 +115,7 @@ COMMANDS: dict[str, tuple[list[str], int]] = {
     "ssm": (["ssm", "demo", "NODE"], 0),
     "ssm of none": (["ssm", "demo", "i-00000000"], 8),
     "scale": (["scale", "demo", "worker-group=2"], 0),
-    "scale of none": (["scale", "demo", "others=2"], 2),
+    "scale of none": (["scale", "demo", "others=2"], 8),
     "update-software": (["update-software", "demo", "--yes"], 0),
     "local status of none": (["local", "status"], 8),
     "local start": (["local", "start"], 0),
