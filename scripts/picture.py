@@ -43,7 +43,7 @@ SVG = """\
 </style>
 <defs>
 <clipPath id="{unique_id}-clip-terminal">
-<rect x="0" y="0" width="{terminal_width}" height="{terminal_height}" />
+<rect x="0" y="0" width="{terminal_width}" height="{height}" />
 </clipPath>
 {lines}
 </defs>
