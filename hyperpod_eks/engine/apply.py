@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 from hyperpod_eks.aws.errors import ErrorKind
-from hyperpod_eks.aws.failures import absent, classify, surely_not_applied
+from hyperpod_eks.aws.failures import absent, classify
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.engine.context import Context, OutOfDate
 from hyperpod_eks.engine.decide import (
@@ -446,9 +446,7 @@ class Apply(Reconciler):
 
     def _failed(self, task: Task, verb: str, error: Exception) -> None:
         if verb == "settle":
-            seen = task.observation
-            if seen and seen.live and surely_not_applied(error):
-                self._record(task.want, seen.live, "created", seen.sent)  # nothing is in doubt
+            self._undoubt(task, error)
             task.acted, task.updated = None, {}
         if verb == "delete" and classify(error) is ErrorKind.DEPENDENCY and task.observation:
             task.again(self.now)  # a duplicate that is used after all is kept

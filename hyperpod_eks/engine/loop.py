@@ -253,16 +253,21 @@ class Reconciler:
             result = self.context.pool.wait(deadline - self.now)
             if result is None or result.job is None:
                 break  # out of time, or interrupted again
-            if result.error is None and result.job.at_work in ("create", "settle"):
-                self.note(result.job, result.job.at_work, result.value)
-            result.job.at_work = ""
+            task, verb, problem = result.job, result.job.at_work, result.error
+            if problem is None and verb in ("create", "settle"):
+                self.note(task, verb, result.value)
+            elif verb == "settle" and isinstance(problem, Exception):
+                self._undoubt(task, problem)
+            task.at_work = ""
             self._note_down(error)
         self._note_down(error)
 
     def _unstage(self) -> None:
-        """Drop the calls that were staged and not submitted, with their intents."""
+        """Drop the calls that were staged and not submitted, with their intents and doubts."""
         while self.staged:
             task, _ = self.staged.pop()
+            if task.at_work == "settle":
+                self._undoubt(task)
             if task.at_work == "create" and task.fresh:
                 self.manifest.forget(task.want.key)
             task.at_work = ""
@@ -372,6 +377,12 @@ class Reconciler:
             observation, updated = task.observation, task.updated
             sent = accepted(observation, observation.sent, updated) if updated else None
             self._record(want, task.observation.live, "created", sent)
+
+    def _undoubt(self, task: Task, error: Exception | None = None) -> None:
+        """Take back the doubt about an update that was not sent, or certainly not applied."""
+        seen = task.observation
+        if seen and seen.live and (error is None or surely_not_applied(error)):
+            self._record(task.want, seen.live, "created", seen.sent)
 
     def _unsigned_ours(self, want: Resource) -> bool:
         record = self.manifest.records.get(want.key)

@@ -127,7 +127,8 @@ class Proof(StrEnum):
 
     SENT = "sent"  # AWS accepted it, and has not described it since
     SHOWN = "shown"  # AWS has described it as sent
-    UNSURE = "unsure"  # an update, whose answer was lost, may have set or replaced it
+    UNSURE = "unsure"  # an update, whose answer was lost, may have set it for the first time
+    REPLACED = "replaced"  # it was so, and an update, whose answer was lost, may have replaced it
     WITHDRAWN = "withdrawn"  # AWS accepted its reset, since it is no longer declared
 
 

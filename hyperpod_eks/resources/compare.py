@@ -21,6 +21,7 @@ from hyperpod_eks.resources.base import (
     Resource,
     Sent,
     State,
+    disruptions,
     plain,
 )
 
@@ -201,7 +202,8 @@ def compare_facts(
         ):
             unproven[name] = (is_, declared)
         else:
-            last = _like(declared, past.value) if past and _stands(past) else None
+            never = past is None or past.proof in (Proof.UNSURE, Proof.WITHDRAWN)
+            last = _like(declared, past.value) if past and not never else None
             differs[name] = (last if is_ is ABSENT else is_, declared)
     for name, past in before.items():
         if name in names:
@@ -235,7 +237,7 @@ def overwritten(observation: Observation) -> list[str]:
     lines = []
     for name, (is_, declared) in observation.differs.items():
         past = sent.get(name, Sent(plain(want.initial.get(name))))
-        if name in want.asks and past.proof is not Proof.UNSURE and plain(is_) != past.value:
+        if name in want.asks and not _in_doubt(past) and plain(is_) != past.value:
             wanted = want.initial.get(name) if declared is None else declared
             lines.append(
                 f"{want.key}: somebody else has set {name} to {_shown(is_)}; it becomes"
@@ -255,11 +257,16 @@ def _no_longer_declared(
     is_ = described(want, live, name)
     if withdrawn(past):
         return (is_, None) if plain(is_) == past.value else None
-    gone = is_ is ABSENT and past.proof is Proof.SHOWN
-    gone |= is_ is not ABSENT and past.proof is Proof.UNSURE and plain(is_) != past.value
-    if past.value in NOTHING or gone or not want.reverts(name):
+    if past.value in NOTHING or not want.reverts(name):
         return None
-    return (past.value if is_ is ABSENT else is_), None
+    if is_ is not ABSENT:
+        return None if _was_never(past, is_) else (is_, None)
+    both = past.value, None
+    gone = past.proof is Proof.SHOWN
+    if _in_doubt(past):  # what may not be so is no reason to refuse or to disrupt anything
+        alone = {name: both}
+        gone = bool(want.immutable_reason(name, alone) or disruptions(want, live, alone))
+    return None if gone else both
 
 
 def _like(declared: Fact, value: Json) -> Fact:
@@ -295,26 +302,36 @@ def _stands(past: Sent) -> bool:
     return past.proof in (Proof.SENT, Proof.SHOWN)
 
 
+def _in_doubt(past: Sent) -> bool:
+    """Whether an update, whose answer was lost, may have changed the fact."""
+    return past.proof in (Proof.UNSURE, Proof.REPLACED)
+
+
 def doubted(observation: Observation, differs: Differs) -> dict[str, Sent] | None:
     """Return ``sent`` before an update of ``differs``, whose answer may be lost.
 
     After it, what AWS describes instead of a former value is no longer AWS's form of that.  What
-    it does not describe is sent again, and what the update sets for the first time is reset if it
-    is no longer declared.  What others may have attached stays so.
+    it does not describe is sent again, and what the update sets is reset if it is no longer
+    declared.  What others may have attached stays so.
     """
     if observation.sent is None:
         return None
     want, live, after = observation.want, observation.live, dict(observation.sent)
     for name, (_, declared) in _with_parts(observation, differs).items():
-        past = after.get(name)
         if name in want.attached:
             continue
-        if past is None or withdrawn(past):
+        past, is_ = after.get(name), described(want, live, name) if live else ABSENT
+        unset = past is None or withdrawn(past) or past.value in NOTHING
+        if past and not unset and not _was_never(past, is_):
+            after[name] = replace(past, proof=Proof.REPLACED)
+        else:
             after[name] = Sent(plain(declared), Proof.UNSURE)
-        elif past.proof is Proof.SENT:
-            known = live and described(want, live, name) is not ABSENT
-            after[name] = replace(past, proof=Proof.SHOWN if known else Proof.UNSURE)
     return after
+
+
+def _was_never(past: Sent, is_: Fact) -> bool:
+    """Whether an earlier update, whose answer was lost, has not set the fact."""
+    return past.proof is Proof.UNSURE and is_ is not ABSENT and plain(is_) != past.value
 
 
 def accepted(

@@ -34,6 +34,10 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 ADOPTING = Purpose(looks_first=False)
 
 
+class Killed(BaseException):
+    """SIGKILL."""
+
+
 class Owner:
     """Declares a cluster with one config after another, and reads the account's state."""
 
@@ -91,6 +95,20 @@ class Owner:
             engine.create(wants, context)
         finally:
             context.close()
+        return self.mutations()
+
+    def killed(self, event: str, text: str) -> list[str]:
+        """Declare with consent, killed at an event of botocore; return the mutating calls."""
+
+        def kill(**_: object) -> None:
+            raise Killed
+
+        self._session.register(event, kill)
+        try:
+            with pytest.raises(Killed):
+                self.declares(text, yes=True)
+        finally:
+            self._session.unregister(event, kill)
         return self.mutations()
 
     def mutations(self) -> list[str]:

@@ -348,6 +348,24 @@ def test_keys_of_your_own_encrypt_and_that_of_the_secrets_is_kept(owner: Owner) 
         assert owner.mutations() == []
 
 
+def test_what_a_killed_change_has_not_sent_is_neither_refused_nor_disruptive(owner: Owner) -> None:
+    """What is taken back is not described: a key that cannot be removed, a group's capacity."""
+    kms: Any = owner.aws.session.create_client("kms")
+    key = kms.create_key()["KeyMetadata"]["Arn"]
+    before, spot = groups(A, B), groups(A, B + ", capacity_requirements: {spot: {}}")
+    owner.declares(before)
+    for event, changed in (
+        ("eks.AssociateEncryptionConfig", before + f"encryption: {{eks_secrets: '{key}'}}\n"),
+        ("sagemaker.UpdateCluster", spot),
+    ):
+        assert owner.killed(f"provide-client-params.{event}", changed) == []
+        assert owner.declares(before) == []
+    # the group is deleted first
+    assert owner.killed("after-call.sagemaker.UpdateCluster", spot) == ["UpdateCluster"]
+    assert owner.declares(before) == ["UpdateCluster"]
+    assert owner.declares(before) == []
+
+
 def test_protection_and_encryption_go_with_consent_only(owner: Owner) -> None:
     kms: Any = owner.aws.session.create_client("kms")
     key = kms.create_key()["KeyMetadata"]["Arn"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from hyperpod_eks.engine.loop import GRACE
 from hyperpod_eks.errors import Foreign, HyperpodError, Unfinished
 from hyperpod_eks.events import EventType
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resources.base import Live, Resource, State
+from hyperpod_eks.resources.base import Differs, Live, Resource, State
 from hyperpod_eks.resources.compare import Status
 
 from .conftest import Rig
@@ -225,7 +226,72 @@ def test_what_a_killed_change_may_have_set_for_the_first_time_is_reset(
 
 
 @frozen
-class Refused(Toy):
+class Sparse(Settable):
+    """A kind that describes a shape only if it is set, and with consent sets it back."""
+
+    asks = ("shape",)
+
+    def _live(self, thing: Thing) -> Live:
+        return replace(super()._live(thing), facts={"shape": thing.shape} if thing.shape else {})
+
+    def update(self, *about: Any) -> None:  # type: ignore[override]
+        super().update(*about)
+
+
+@pytest.mark.parametrize("applied", [*product([True, False], repeat=2)])
+@pytest.mark.parametrize("last", ["", "flat", "square", "bent"])
+@pytest.mark.parametrize("killed", [["square"], [""], ["square", "bent"], ["", "square"]])
+@pytest.mark.parametrize("first", ["", "flat"])
+def test_what_killed_changes_have_set_is_nobody_elses(
+    rig: Rig, cloud: Cloud, first: str, killed: list[str], last: str, applied: tuple[bool, bool]
+) -> None:
+    said: list[Any] = []
+    for _ in range(2):
+        rig.create([Sparse("role", shape=first)])
+    for shape, after in zip(killed, applied, strict=False):
+        change = [Sparse("role", shape=shape)]
+        rig.killed_in(lambda: rig.create(change), 1, after=after)  # noqa: B023
+    for _ in range(2):
+        rig.create([Sparse("role", shape=last)], consent=said.extend, warn=said.append)
+        assert cloud.things[0].shape == last
+    assert (cloud.calls, said) == ([], [])
+
+
+def test_what_a_killed_change_has_replaced_is_sent_again_after_the_first_version(
+    rig: Rig, cloud: Cloud
+) -> None:
+    """Its manifests do not say whether the cloud describes it."""
+    rig.create([Mute("role", shape="flat")])
+    manifest = json.loads(rig.path.read_text())
+    del manifest["resources"]["toys/role"]["sent"]
+    rig.path.write_text(json.dumps(manifest))
+    assert rig.killed_in(lambda: rig.create([Mute("role", shape="square")]), 1, after=True)
+    rig.create([Mute("role", shape="flat")])
+    assert cloud.things[0].shape == "flat"
+
+
+@frozen
+class Lasting(Sparse):
+    """Such a kind that never loses its shape, as an EKS cluster its key."""
+
+    def immutable_reason(self, name: str, differs: Differs) -> str:
+        return "" if self.shape else "the cloud keeps it"
+
+
+def test_what_a_killed_change_has_not_set_need_not_be_removed(rig: Rig, cloud: Cloud) -> None:
+    rig.create([Lasting("role", shape="")])
+    for applied in (False, True):
+        change = [Lasting("role", shape="square")]
+        assert rig.killed_in(lambda: rig.create(change), 1, after=applied)  # noqa: B023
+        if not applied:
+            rig.create([Lasting("role", shape="")])
+            assert cloud.calls == []
+    with pytest.raises(HyperpodError, match="the cloud keeps it"):
+        rig.create([Lasting("role", shape="")])
+
+
+@frozen
+class Refused(Settable):
     """A kind whose updates are refused."""
 
     def update(self, *_: object) -> Live:
@@ -240,6 +306,21 @@ def test_a_refused_change_leaves_the_former_value_alone(rig: Rig, cloud: Cloud) 
         rig.create([Refused("role", shape="square")])
     rig.create([Stubborn("role", shape="flat")])
     assert (cloud.things[0].shape, cloud.calls) == ("round", [])
+
+
+@pytest.mark.parametrize("sent", [True, False])
+def test_changes_that_were_refused_or_not_sent_leave_no_doubt(
+    rig: Rig, cloud: Cloud, sent: bool
+) -> None:
+    """The second refusal is in the last words; what is not sent is staged beside a failure."""
+    rig.create([Settable("one", shape=""), Settable("two", shape="")])
+    cloud.things[1].leaving = not sent
+    with pytest.raises(HyperpodError):
+        rig.create(
+            [Refused("one", shape="square"), Refused("two", shape="square")],
+            deadline=1e9 if sent else 0.0,
+        )
+    assert (cloud.calls, '"unsure"' in rig.path.read_text()) == ([], False)
 
 
 def test_what_somebody_detaches_before_it_was_described_is_attached_again(

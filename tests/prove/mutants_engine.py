@@ -103,8 +103,26 @@ ENGINE_MUTANTS = (
     Mutant(
         "a value that a killed change may have replaced unseen is not sent again",
         "resources/compare.py",
-        "proof=Proof.SHOWN if known else Proof.UNSURE",
-        "proof=Proof.SHOWN",
+        "proof=Proof.REPLACED)",
+        "proof=Proof.SHOWN)",
+    ),
+    Mutant(
+        "what a second killed change has set is never reset",
+        "resources/compare.py",
+        "if past and not unset and not _was_never(past, is_):",
+        "if past and not unset and past.proof is not Proof.UNSURE:",
+    ),
+    Mutant(
+        "what a killed change has set counts as somebody else's",
+        "resources/compare.py",
+        "if name in want.asks and not _in_doubt(past) and",
+        "if name in want.asks and past.proof is not Proof.UNSURE and",
+    ),
+    Mutant(
+        "what a killed change may have set cannot be removed",
+        "resources/compare.py",
+        "gone = bool(want.immutable_reason(name, alone) or disruptions(want, live, alone))",
+        "gone = False",
     ),
     Mutant(
         "what a killed change has set for the first time is never reset",
@@ -114,9 +132,21 @@ ENGINE_MUTANTS = (
     ),
     Mutant(
         "a change that was refused leaves a doubt",
-        "engine/apply.py",
-        "and surely_not_applied(error):",
-        "and False:",
+        "engine/loop.py",
+        "(error is None or surely_not_applied(error)):",
+        "error is None:",
+    ),
+    Mutant(
+        "a change that was refused in the last words leaves a doubt",
+        "engine/loop.py",
+        "                self._undoubt(task, problem)\n",
+        "                pass\n",
+    ),
+    Mutant(
+        "a change that was not sent leaves a doubt",
+        "engine/loop.py",
+        'if task.at_work == "settle":',
+        "if False:",
     ),
     Mutant(
         "what is attached is not believed to be detached",

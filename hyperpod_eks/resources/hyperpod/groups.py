@@ -140,7 +140,7 @@ def lost_nodes(
 ) -> list[str]:
     """Return the nodes that a change removes, a line each; ``anew`` are replaced groups."""
     lines = []
-    for name in anew:
+    for name in (each for each in anew if each in there):
         count = there[name].get("CurrentCount", 0)
         changed = [member_of(each) for each in differs if each.startswith(f"{name}.")]
         why = " and ".join(KEPT[m] for m in KEPT if to_config(m) in changed)
