@@ -178,7 +178,7 @@ ENGINE_MUTANTS = (
         "resources/ec2/security_group.py",
         "    for each in permissions:\n        with absent(done):",
         "    for each in permissions:\n        if False:",
-        ATTACHMENTS,
+        "tests/steps/test_security_group.py",
     ),
     Mutant("twins are ignored", "resources/compare.py", "    if unused:\n", "    if False:\n"),
     Mutant(
