@@ -25,6 +25,7 @@ from botocore.config import Config
 
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.cli import run
+from hyperpod_eks.kube.access import Access
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import Call, Delays
 from hyperpod_eks.local.stack import Stack
@@ -289,6 +290,15 @@ def known_helm() -> Path:
     """Return the folder with a helm 4.3.1 that takes no time to print its version."""
     helm("4.3.1")
     return Path(__file__).parent / "bin"
+
+
+def api_client(access: Access) -> Any:
+    """Return a client of the `kubernetes` package with all its classes, for the same cluster."""
+    from kubernetes.client import ApiClient  # noqa: PLC0415  slow to import
+
+    client = ApiClient(access._configuration)
+    client.rest_client = access._rest
+    return client
 
 
 @contextmanager

@@ -37,7 +37,7 @@ from hyperpod_eks.local.kubernetes import Cluster, Delays, Identity
 from hyperpod_eks.local.tls import Pki
 from hyperpod_eks.state.declared import located, portable
 from tests.cli import test_objects as in_cluster
-from tests.conftest import HELM, User
+from tests.conftest import HELM, User, api_client
 from tests.test_chart import Server
 
 
@@ -149,7 +149,7 @@ class TestRecords:
 
     def leave_pending(self, access: Access) -> None:
         """Write the record that a killed `helm upgrade` leaves."""
-        api = kubernetes.CoreV1Api(access._client)
+        api = kubernetes.CoreV1Api(api_client(access))
         newest: Any = api.read_namespaced_secret("sh.helm.release.v1.notes.v3", "team")
         record = json.loads(
             gzip.decompress(base64.b64decode(base64.b64decode(newest.data["release"])))

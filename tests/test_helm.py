@@ -32,7 +32,7 @@ from hyperpod_eks.local.clock import Clock
 from hyperpod_eks.local.kubernetes import Cluster, Delays, Identity
 from hyperpod_eks.local.tls import Pki
 from tests.answers import HOWS, altered, places
-from tests.conftest import known_helm
+from tests.conftest import api_client, known_helm
 
 BINARIES = Path(__file__).parents[1] / ".cache" / "helm"
 STAND_IN = Path(chart.__file__).parents[1] / "local" / "chart"
@@ -288,7 +288,7 @@ class TestRecords:
             "type": "helm.sh/release.v1",
             "data": {"release": base64.b64encode(coded.encode()).decode()},
         }
-        kubernetes.CoreV1Api(access._client).create_namespaced_secret(namespace, secret)
+        kubernetes.CoreV1Api(api_client(access)).create_namespaced_secret(namespace, secret)
 
     def test_the_newest_revision_counts_as_a_number(self, access: Access) -> None:
         self.record(access, revision=9, status="superseded")
@@ -348,10 +348,12 @@ class TestRecords:
         records = ["Zm9v", "", *(base64.b64encode(each).decode() for each in packed)]
         for name, content in (("a", {}), *(("b", {"release": each}) for each in records)):
             secret: Any = {"metadata": {"name": name, "labels": labels}, "data": content}
-            kubernetes.CoreV1Api(access._client).create_namespaced_secret(helm.NAMESPACE, secret)
+            kubernetes.CoreV1Api(api_client(access)).create_namespaced_secret(
+                helm.NAMESPACE, secret
+            )
             found = existing(helm.release(access))
             assert (found.revision, found.status, found.fingerprint) == (3, "failed", "")
-            kubernetes.CoreV1Api(access._client).delete_namespaced_secret(name, helm.NAMESPACE)
+            kubernetes.CoreV1Api(api_client(access)).delete_namespaced_secret(name, helm.NAMESPACE)
 
 
 def fake(folder: Path, script: str) -> Path:
@@ -536,7 +538,7 @@ class TestRun:
 
 
 def test_a_role_that_another_release_owns_is_left_alone(cluster: Cluster, access: Access) -> None:
-    rbac = kubernetes.RbacAuthorizationV1Api(access._client)
+    rbac = kubernetes.RbacAuthorizationV1Api(api_client(access))
     for name, owner in (("orphan", {}), ("owned", {"meta.helm.sh/release-name": "another"})):
         role: Any = {"metadata": {"name": name, "annotations": owner}, "rules": []}
         rbac.create_cluster_role(role)

@@ -40,6 +40,7 @@ from hyperpod_eks.local.kubernetes import INSTANT, Cluster, Fault, Identity
 from hyperpod_eks.local.kubernetes.api import Answer, Api, Request
 from hyperpod_eks.local.tls import Pki, make_pki
 from tests.answers import HOWS, altered, partial, places
+from tests.conftest import api_client
 from tests.proxy import proxy
 
 TOKENS = {"good": Identity("admin"), "powerless": Identity("nobody", allowed=False)}
@@ -372,9 +373,9 @@ def furnished(pki: Pki) -> Iterator[Access]:
         "spec": {"selector": {"matchLabels": {"app": "web"}}, "template": pods},
     }
     role: Any = {"metadata": {"name": ROLE, "annotations": {"meta.helm.sh/release-name": "a"}}}
-    kubernetes.CoreV1Api(reach._client).create_namespaced_secret("default", record)
-    kubernetes.AppsV1Api(reach._client).create_namespaced_deployment("default", web)
-    kubernetes.RbacAuthorizationV1Api(reach._client).create_cluster_role(role)
+    kubernetes.CoreV1Api(api_client(reach)).create_namespaced_secret("default", record)
+    kubernetes.AppsV1Api(api_client(reach)).create_namespaced_deployment("default", web)
+    kubernetes.RbacAuthorizationV1Api(api_client(reach)).create_cluster_role(role)
     yield reach
     cluster.stop()
 

@@ -480,11 +480,12 @@ def test_a_program_of_the_users_imports_kubernetes_whole() -> None:
     script = (
         "import sys\n"
         "from hyperpod_eks.kube.access import Access\n"
-        "made = Access('demo', 'https://localhost', '', lambda: 'secret')._client\n"
+        "made = Access('demo', 'https://localhost', '', lambda: 'secret')._rest\n"
         "ours = {'kubernetes', 'kubernetes.config'} & set(sys.modules)\n"
         "import kubernetes, kubernetes.utils\n"
         "whole = kubernetes.config.load_kube_config, kubernetes.utils.parse_quantity\n"
-        "print(ours, isinstance(made, kubernetes.client.ApiClient), kubernetes.__project__)"
+        "known = isinstance(made, kubernetes.client.rest.RESTClientObject)\n"
+        "print(ours, known, kubernetes.client.ApiClient and kubernetes.__project__)"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False

@@ -165,7 +165,7 @@ def _kinds(access: Access) -> tuple[list[_Kind], list[str]]:
     """Return the kinds of the preferred versions, and groups whose kinds may not be known."""
     kinds, unread, known = [], [], set(DERIVED)
     for path in ("/api", "/apis"):
-        document = _ask(access._client, path, accept=DISCOVERY)
+        document = _ask(access, path, accept=DISCOVERY)
         if text(document, "kind") != "APIGroupDiscoveryList":
             raise HyperpodError(
                 f"Kubernetes API of {access.cluster}: {path} does not list the kinds in one answer",
@@ -197,7 +197,7 @@ def _some(access: Access, kind: _Kind, namespace: str) -> list[JsonMapping]:
     path = f"{kind.root}/{inside}{kind.plural}"
     with _words(access):
         try:
-            found = [*islice(_list(access._client, path, METADATA_ONLY), MOST + 1)]
+            found = [*islice(_list(access, path, METADATA_ONLY), MOST + 1)]
         except _package().ApiException as error:
             if error.status in (404, 405):
                 return []
@@ -210,7 +210,7 @@ def _some(access: Access, kind: _Kind, namespace: str) -> list[JsonMapping]:
 def retain_volumes(access: Access, namespace: str) -> None:
     """Keep the volumes of a namespace's claims without the claims.  Raises as `contents`."""
     with _words(access):
-        for each in _list(access._client, "/api/v1/persistentvolumes"):
+        for each in _list(access, "/api/v1/persistentvolumes"):
             spec = part(each, "spec")
             mine = text(spec, "claimRef", "namespace") == namespace
             if mine and text(spec, "persistentVolumeReclaimPolicy") != "Retain":
@@ -222,7 +222,7 @@ def _retain(access: Access, volume: JsonMapping) -> None:
     patch = {"spec": {"persistentVolumeReclaimPolicy": "Retain"}}
     content = Content(MERGE, json.dumps(patch).encode())
     try:
-        _ask(access._client, f"/api/v1/persistentvolumes/{name}", "PATCH", content=content)
+        _ask(access, f"/api/v1/persistentvolumes/{name}", "PATCH", content=content)
     except _package().ApiException as error:
         if error.status != 404:
             raise

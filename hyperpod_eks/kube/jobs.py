@@ -48,7 +48,7 @@ def create(access: Access, kind: str, namespace: str, document: JsonMapping) -> 
     """Create a job.  Raises KubeNotReady if a retry may succeed, HyperpodError for a refusal."""
     content = Content(JSON, json.dumps(document).encode())
     with _words(access):
-        made = _ask(access._client, f"/apis/{_within(kind, namespace)}", "POST", content=content)
+        made = _ask(access, f"/apis/{_within(kind, namespace)}", "POST", content=content)
     return Reference(kind, namespace, text(made, "metadata", "name"))
 
 
@@ -56,7 +56,7 @@ def find(access: Access, job: Reference) -> JsonObject:
     """Return a job; {} if it does not exist.  Raises as `create`."""
     with _words(access):
         try:
-            return _ask(access._client, job.path)
+            return _ask(access, job.path)
         except _package().ApiException as error:
             if error.status == 404:
                 return {}
@@ -71,7 +71,7 @@ def labelled(access: Access, selector: str) -> list[Reference]:
 
 def _labelled(access: Access, kind: str, selector: str) -> Iterator[Reference]:
     try:
-        for each in _list(access._client, f"/apis/{kind}", labelSelector=selector):
+        for each in _list(access, f"/apis/{kind}", labelSelector=selector):
             about = text(each, "metadata", "namespace"), text(each, "metadata", "name")
             yield Reference(kind, *about)
     except _package().ApiException as error:
@@ -84,7 +84,7 @@ def delete(access: Access, job: Reference) -> None:
     content = Content(JSON, json.dumps({"propagationPolicy": "Background"}).encode())
     with _words(access):
         try:
-            _ask(access._client, job.path, "DELETE", content=content)
+            _ask(access, job.path, "DELETE", content=content)
         except _package().ApiException as error:
             if error.status != 404:
                 raise
@@ -94,7 +94,7 @@ def pods(access: Access, selector: str, namespace: str = "") -> list[JsonMapping
     """List pods with a label, in a namespace or in all.  Raises as `create`."""
     within = f"/namespaces/{quote(namespace)}" if namespace else ""
     with _words(access):
-        return list(_list(access._client, f"/api/v1{within}/pods", labelSelector=selector))
+        return list(_list(access, f"/api/v1{within}/pods", labelSelector=selector))
 
 
 def events(access: Access, namespace: str, pod: str) -> list[str]:
@@ -102,7 +102,7 @@ def events(access: Access, namespace: str, pod: str) -> list[str]:
     selector = f"involvedObject.name={pod},type=Warning"
     with _words(access):
         path = f"/api/v1/namespaces/{quote(namespace)}/events"
-        found = list(_list(access._client, path, fieldSelector=selector))
+        found = list(_list(access, path, fieldSelector=selector))
     return [f"{text(each, 'reason')}: {text(each, 'message')}" for each in found]
 
 
@@ -111,7 +111,7 @@ def log(access: Access, namespace: str, pod: str) -> str:
     path = f"/api/v1/namespaces/{quote(namespace)}/pods/{quote(pod)}/log"
     with _words(access):
         query = {"tailLines": str(LINES)}
-        answer, found = _send(access._client, "GET", path, "*/*", query, None)
+        answer, found = _send(access, "GET", path, "*/*", query, None)
         if not 200 <= answer.status < 300:
             refusal = _package().ApiException(status=answer.status, reason=answer.reason)
             refusal.body = found

@@ -55,7 +55,7 @@ def list_nodes(access: Access, cluster_name: str = "") -> list[Node]:
     """
     selector = {"labelSelector": f"{CLUSTER_NAME}={cluster_name}"} if cluster_name else {}
     with _words(access):
-        found = _list(access._client, "/api/v1/nodes", **selector)
+        found = _list(access, "/api/v1/nodes", **selector)
         return [_node(each) for each in found]
 
 
@@ -105,7 +105,7 @@ class Pod:
 def pending(access: Access) -> list[Pod]:
     """Return the pods that are Pending, with the reason.  Raises as `list_nodes`."""
     with _words(access):
-        found = _list(access._client, "/api/v1/pods", fieldSelector="status.phase=Pending")
+        found = _list(access, "/api/v1/pods", fieldSelector="status.phase=Pending")
         return [_pod(each) for each in found]
 
 

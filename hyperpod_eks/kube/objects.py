@@ -64,7 +64,7 @@ def served(access: Access, api_version: str) -> dict[str, Kind]:
     """
     with _words(access):
         try:
-            found = _ask(access._client, _root(api_version))
+            found = _ask(access, _root(api_version))
         except _package().ApiException as error:
             if error.status == 404:
                 return {}
@@ -80,14 +80,14 @@ def every(access: Access, api_version: str, kind: Kind, namespace: str = "") -> 
     """List the objects of a kind, in a namespace or in all.  Raises as `served`."""
     within = f"/namespaces/{quote(namespace)}" if namespace else ""
     with _words(access):
-        return list(_list(access._client, f"{_root(api_version)}{within}/{kind.plural}"))
+        return list(_list(access, f"{_root(api_version)}{within}/{kind.plural}"))
 
 
 def find(access: Access, reference: ObjectReference, kind: Kind) -> JsonObject | None:
     """Return an object; None if it does not exist.  Raises as `served`."""
     with _words(access):
         try:
-            return _ask(access._client, _path(reference, kind))
+            return _ask(access, _path(reference, kind))
         except _package().ApiException as error:
             if error.status == 404:
                 return None
@@ -110,7 +110,7 @@ def apply(
         raise not_served(reference)
     with _words(access):
         try:
-            return _ask(access._client, _path(reference, kind), "PATCH", content=content, **query)
+            return _ask(access, _path(reference, kind), "PATCH", content=content, **query)
         except _package().ApiException as error:
             if refusal := _refusal(reference, error.body):
                 raise refusal from None
@@ -138,7 +138,7 @@ def delete(access: Access, reference: ObjectReference, uid: str) -> None:
     content = Content(JSON, json.dumps(options).encode())
     with _words(access):
         try:
-            _ask(access._client, _path(reference, kind), "DELETE", content=content)
+            _ask(access, _path(reference, kind), "DELETE", content=content)
         except _package().ApiException as error:
             if refusal := _refusal(reference, error.body, deletes=True):
                 raise refusal from None
@@ -224,7 +224,7 @@ def deletable_claims(access: Access) -> set[tuple[str, str]]:
     as `served`.
     """
     with _words(access):
-        volumes = list(_list(access._client, "/api/v1/persistentvolumes"))
+        volumes = list(_list(access, "/api/v1/persistentvolumes"))
     return {
         (text(each, "spec", "claimRef", "namespace"), text(each, "spec", "claimRef", "name"))
         for each in volumes

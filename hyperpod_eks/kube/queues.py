@@ -43,7 +43,7 @@ def queues(access: Access) -> dict[str, Queue]:
     """
     with _words(access):
         try:
-            found = [*_list(access._client, f"{GROUP}/{NEWEST}/clusterqueues")]
+            found = [*_list(access, f"{GROUP}/{NEWEST}/clusterqueues")]
         except _package().ApiException as error:
             if error.status != 404:
                 raise
@@ -54,7 +54,7 @@ def queues(access: Access) -> dict[str, Queue]:
 def _served(access: Access) -> list[JsonMapping]:
     """List them in the version that the cluster prefers."""
     try:
-        about = _ask(access._client, GROUP)
+        about = _ask(access, GROUP)
     except _package().ApiException as error:
         if error.status != 404:
             raise
@@ -63,7 +63,7 @@ def _served(access: Access) -> list[JsonMapping]:
             "It comes with the add-on amazon-sagemaker-hyperpod-taskgovernance.",
         ) from None
     version = text(about, "preferredVersion", "version")
-    return [*_list(access._client, f"{GROUP}/{version}/clusterqueues")]
+    return [*_list(access, f"{GROUP}/{version}/clusterqueues")]
 
 
 def _queue(document: JsonMapping) -> Queue:

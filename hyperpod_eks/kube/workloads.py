@@ -32,7 +32,7 @@ def workloads(access: Access, namespaces: Collection[str]) -> list[Workload]:
         return [
             _workload(plural[:-1], each)
             for plural in PLURALS
-            for each in _list(access._client, f"/apis/apps/v1/{plural}")
+            for each in _list(access, f"/apis/apps/v1/{plural}")
             if text(each, "metadata", "namespace") in namespaces
         ]
 
@@ -54,7 +54,7 @@ def troubles(access: Access, of: Workload) -> list[str]:
     """Return why pods of a workload are not Ready, each reason once.  Raises as `list_nodes`."""
     with _words(access):
         path = f"/api/v1/namespaces/{of.namespace}/pods"
-        found = list(_list(access._client, path, labelSelector=of.selector))
+        found = list(_list(access, path, labelSelector=of.selector))
     return list(dict.fromkeys(why for each in found for why in reasons(each)))
 
 

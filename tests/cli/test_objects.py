@@ -54,7 +54,7 @@ def kubernetes(
     access = eks.access(Snapshot(new_aws()), "demo")
     assert access
     content = Content(kind, json.dumps(body).encode()) if body is not None else None
-    return client._ask(access._client, path, method, content=content, **query)
+    return client._ask(access, path, method, content=content, **query)
 
 
 def merge(path: str, body: Any, manager: str = "kubectl-edit") -> Any:

@@ -39,7 +39,7 @@ def platform(method: str, path: str, body: Any = None) -> Any:
     access = eks.access(Snapshot(new_aws()), "platform")
     assert access
     content = Content("application/json", json.dumps(body).encode()) if body else None
-    return client._ask(access._client, path, method, content=content)
+    return client._ask(access, path, method, content=content)
 
 
 def declare(user: User, teams: str = TEAMS) -> None:

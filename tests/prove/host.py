@@ -438,15 +438,15 @@ class Host:
             raise answer
         return answer
 
-    def ask_kubernetes(self, send: Any, client: Any, method: str, path: str, *more: Any) -> Any:
+    def ask_kubernetes(self, send: Any, access: Any, method: str, path: str, *more: Any) -> Any:
         """Send a request to a Kubernetes API: those that change jobs are boundaries."""
         process, plural = self.process, "mpijobs" if "mpijobs" in path else "jobs"
         if process.dead:
             raise Killed
         if method == "GET" or "jobs" not in path:
-            return send(client, method, path, *more)
+            return send(access, method, path, *more)
         process.at("before", f"{method} {plural}")
-        answer = send(client, method, path, *more)
+        answer = send(access, method, path, *more)
         process.changed()
         process.at("after", f"{method} {plural}")
         return answer
