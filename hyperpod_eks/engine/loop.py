@@ -418,7 +418,7 @@ class Reconciler:
     def recorded_data(self, want: Resource) -> str:
         """Return the id of what the manifest records as data that was ready, "" for none."""
         record = self.manifest.records.get(want.key)
-        return record.id if record and want.data and record.state == "ready" else ""
+        return record.id if record and want.data and record.was_ready else ""
 
     def hidden(self, task: Task, *, doubts: bool) -> bool:
         """Whether an absent resource may exist unseen; with ``doubts``, an intent is enough."""
@@ -462,8 +462,8 @@ class Reconciler:
         self, want: Resource, live: Live, state: RecordState, sent: Mapping[str, Sent] | None = None
     ) -> None:
         known = self.manifest.records.get(want.key)
-        if want.is_used() and state == "created" and known and known.state == "ready":
-            state = "ready"  # an update does not make it one that was never used
+        if state == "created" and known and known.was_ready:
+            state = "updating"  # not one that was never ready
         if want.recorded:
             self.manifest.record(want, live, state, self.now, sent)
 

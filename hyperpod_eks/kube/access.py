@@ -97,7 +97,7 @@ class Access:
     @cached_property
     def _configuration(self) -> Configuration:
         """The endpoint, its proxy and a token, independent of the user's kubeconfig."""
-        configuration: Configuration = _package().Configuration()
+        configuration: Any = _package().Configuration()
         configuration.host = self.endpoint
         proxy = transport.proxy_for(self.endpoint)  # the client would choose another
         configuration.proxy = proxy.url if proxy else None
@@ -114,7 +114,7 @@ class Access:
 
         refresh(configuration)  # the hook is called only if a key exists
         configuration.refresh_api_key_hook = refresh
-        return configuration
+        return configuration  # type: ignore[no-any-return]
 
     @cached_property
     def _rest(self) -> RESTClientObject:

@@ -228,9 +228,11 @@ class Manifest:
 
     @property
     def _schema(self) -> int:
-        """The oldest schema that has the kinds of all records."""
-        kinds = (KINDS.get(record.kind) for record in self.records.values())
-        return max((kind.schema for kind in kinds if kind), default=1)
+        """The oldest schema that has the kinds and states of all records."""
+        records = self.records.values()
+        kinds = {KINDS.get(record.kind) for record in records}
+        states = {record.state for record in records}
+        return max([1 + ("updating" in states), *(kind.schema for kind in kinds if kind)])
 
     def _spelled_records(self) -> str:
         """Return the records as JSON; only those that changed are encoded again."""

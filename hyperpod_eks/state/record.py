@@ -8,13 +8,16 @@ from typing import Any, Literal
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resources.base import Sent
 
-RecordState = Literal["intent", "created", "ready", "deleting", "deleted"]
+RecordState = Literal["intent", "created", "ready", "updating", "deleting", "deleted"]
 Origin = Literal["created", "adopted"]
 
 
 @frozen
 class Record:
-    """One resource.  ``state`` is ``intent`` while it is unknown whether it was created.
+    """One resource.
+
+    ``state`` is ``intent`` while it is unknown whether it was created, ``created`` until it has
+    been seen ready for the first time, and ``updating`` from an update until it is ready again.
 
     ``since`` is when its create or delete began, in seconds since the epoch.  ``token`` is the
     client token, with which AWS treats a repeated create as the same request.
@@ -39,6 +42,11 @@ class Record:
     def unsure(self) -> bool:
         """Whether its create was intended and its result is unknown."""
         return self.state == "intent"
+
+    @property
+    def was_ready(self) -> bool:
+        """Whether it has been seen ready, and not deleted since."""
+        return self.state in ("ready", "updating")
 
     @property
     def deletes(self) -> bool:

@@ -15,6 +15,7 @@ import pytest
 from hyperpod_eks.cli.commands.outputs import text, values
 from hyperpod_eks.config.section import SETTINGS
 from hyperpod_eks.errors import Usage
+from hyperpod_eks.local.aws.sim import Delays
 from hyperpod_eks.state.file_store import FileStore
 from hyperpod_eks.state.manifest import Manifest
 from hyperpod_eks.terminal.formats import variables
@@ -69,6 +70,24 @@ def test_outputs_are_those_of_create_and_ask_nobody(
     assert offline["cluster"]["arn"] == made["outputs"]["cluster_arn"]
     assert "25 resources as declared" in user.types("status", "demo", "--offline").out
     assert user.stack.calls == []
+
+
+def test_what_is_amid_an_update_is_not_remembered_as_ready(user: User) -> None:
+    user.has("demo")
+    user.stack.sim.delays = Delays(hyperpod_provision=60)
+    group = user.types("status", "demo", "-o", "json").document["instance_groups"][0]
+    more = f"{group['name']}={group['target'] + 1}"
+    assert user.types("scale", "demo", more, "--yes", "--timeout", "1").code == 6
+
+    said = user.types("status", "demo", "--offline")
+
+    assert "cluster  updating, says the manifest" in said.out
+    offline = user.types("status", "demo", "--offline", "-o", "json").document
+    assert offline["cluster"]["ready"] is False
+    user.stack.clock.advance(60)
+    assert user.types("create", "demo", "--yes", "--timeout", "30").code == 0
+    offline = user.types("status", "demo", "--offline", "-o", "json").document
+    assert offline["cluster"]["ready"] is True
 
 
 def test_without_a_manifest_there_are_none(user: User) -> None:

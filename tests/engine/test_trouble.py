@@ -18,6 +18,7 @@ from botocore.parsers import ResponseParserError
 from hyperpod_eks import engine
 from hyperpod_eks.aws.errors import ErrorKind, match_error
 from hyperpod_eks.aws.failures import classify, surely_not_applied
+from hyperpod_eks.engine.plan import plan
 from hyperpod_eks.errors import Capacity, Denied, Foreign, HyperpodError
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube.client import KubeNotReady
@@ -555,6 +556,23 @@ def test_what_is_in_use_and_fails_in_a_change_is_not_replaced(
         with pytest.raises(HyperpodError, match=r"town \(id-1\) has failed"):
             rig.create(square, replace_failed=True)
     assert [each.id for each in cloud.things] == ["id-1"]
+
+
+@frozen
+class Store(Toy):
+    """A kind that holds data."""
+
+    data = True
+
+
+def test_data_that_is_lost_amid_a_change_is_missed(rig: Rig, cloud: Cloud) -> None:
+    rig.create([Store("store")])
+    square = [Store("store", shape="square")]
+    assert rig.killed_in(lambda: rig.create(square), 1, after=True)
+    cloud.things.clear()  # by hand
+    cloud.clock.time += 3600
+    [planned] = plan(square, rig._world())[0]
+    assert planned.decision.why == "id-1 no longer exists; the new one is empty"
 
 
 @pytest.mark.parametrize("known", [False, True])

@@ -85,8 +85,21 @@ ENGINE_MUTANTS = (
     Mutant(
         "a cluster in use that fails in a change is replaced",
         "engine/loop.py",
-        'if want.is_used() and state == "created"',
-        'if want.data and state == "created"',
+        'if state == "created" and known and known.was_ready:',
+        'if state == "created" and known and known.was_ready and not want.inhabited:',
+    ),
+    Mutant(
+        "data is forgotten once it has been changed",
+        "engine/loop.py",
+        "want.data and record.was_ready",
+        'want.data and record.state == "ready"',
+    ),
+    Mutant(
+        "what a change has begun with still counts as ready",
+        "engine/loop.py",
+        'state = "updating"',
+        'state = "ready"',
+        "tests/cli/test_outputs.py",
     ),
     Mutant(
         "a cluster that another machine may have used is replaced",

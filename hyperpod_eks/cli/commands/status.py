@@ -299,7 +299,7 @@ def _differences(by_key: Mapping[str, Observation], manifest: Manifest) -> list[
     missing: list[Difference] = [
         {"key": key, "field": "id", "is": None, "declared": record.id}
         for key, record in manifest.records.items()
-        if record.state == "ready" and key in by_key and by_key[key].status is Status.ABSENT
+        if record.was_ready and key in by_key and by_key[key].status is Status.ABSENT
     ]
     return differing + missing
 
@@ -313,6 +313,7 @@ _STATES: dict[str, State] = {
     "intent": "waiting",
     "created": "waiting",
     "ready": "ready",
+    "updating": "waiting",
     "deleting": "waiting",
     "deleted": "missing",
 }
