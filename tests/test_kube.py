@@ -21,6 +21,7 @@ import pytest
 from botocore.httpsession import where
 from kubernetes import client as kubernetes
 
+from hyperpod_eks import __version__
 from hyperpod_eks.errors import HyperpodError, KnownCause
 from hyperpod_eks.helm import release as helm
 from hyperpod_eks.kube import client as kube
@@ -413,6 +414,19 @@ class TestWhatIsMissing:
             found = read(furnished)
             assert type(found) is type(whole)
             assert len(found) <= max(len(whole), 1)
+
+    def test_the_servers_audit_log_says_who_asked(
+        self, furnished: Access, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        agents: set[str] = set()
+
+        def heard(_: Api, request: Request) -> Answer:
+            agents.add(request.headers["User-Agent"])
+            return Answer(200, "{}")
+
+        monkeypatch.setattr(Api, "answer", heard)
+        list_nodes(furnished)
+        assert agents == {f"hyperpod-eks/{__version__}"}
 
     @pytest.mark.parametrize("body", ["null", "[]", "<html>Sign in</html>", ""])
     def test_what_is_no_object_ends_with_the_request_named(
