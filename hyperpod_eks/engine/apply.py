@@ -369,7 +369,7 @@ class Apply(Reconciler):
         self._consent([*lost, *overwritten(observation)])
         differs = want.first(observation.differs)
         task.changed, task.acted, task.updated = True, self.now, differs
-        self._record(want, live, "created", doubted(observation, differs))
+        self.note_change(task, live, doubted(observation, differs))
         self.say(task, EventType.UPDATING, ", ".join(differs))
         before = replace(live, shown=None)
         self.submit(task, "settle", lambda: want.update(self.aws, self.references, before, differs))
@@ -379,7 +379,7 @@ class Apply(Reconciler):
         self._consent(disruptions(task.want, live, observation.differs))
         task.changed = True
         differs = observation.differs
-        self._record(task.want, live, "created", doubted(observation, differs))
+        self.note_change(task, live, doubted(observation, differs))
         self.say(task, EventType.UPDATING)
         self.submit(task, "settle", lambda: less.update(self.aws, self.references, live, differs))
 
@@ -426,7 +426,7 @@ class Apply(Reconciler):
         """Try once to delete an unused duplicate, left by a create whose answer was lost."""
         assert observation.live
         keep, extra = observation.live, observation.duplicates[0]
-        self._record(task.want, keep, "created")
+        self._record(task.want, keep, self.amid(task.want, keep))
         self.spared.add(extra.id)
         self.say(task, EventType.DELETING, f"{extra.id}, a duplicate of {keep.id}")
         self.submit(task, "delete", lambda: task.want.delete(self.aws, extra))

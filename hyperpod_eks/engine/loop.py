@@ -75,6 +75,7 @@ class Task:
     acted: float | None = None
     updated: Differs = field(default_factory=dict)  # the differences that the last update sent
     changed: bool = False
+    before: RecordState = "created"  # what the manifest had before the last update
     fresh: bool = False  # this run wrote the intent
     born: bool = False  # this run created it
     works: float = 0.0  # since when it works but AWS does not report it as ready
@@ -373,16 +374,28 @@ class Reconciler:
         want = task.want
         if verb == "create" and live is not None:
             self._record(want, live, "created", born(want, self.references))
-        elif verb == "settle" and task.observation and task.observation.live:
-            observation, updated = task.observation, task.updated
-            sent = accepted(observation, observation.sent, updated) if updated else None
-            self._record(want, task.observation.live, "created", sent)
+        elif verb == "settle" and (seen := task.observation) and seen.live:
+            sent = accepted(seen, seen.sent, task.updated) if task.updated else None
+            self._record(want, seen.live, self.amid(want, seen.live), sent)
+
+    def amid(self, want: Resource, live: Live) -> RecordState:
+        """Return the state during a change: ``updating``, unless it was certainly never ready."""
+        known = self.manifest.records.get(want.key)
+        if known and known.state in ("intent", "created") and known.id in ("", live.id):
+            return "created"
+        return "updating"
+
+    def note_change(self, task: Task, live: Live, sent: Mapping[str, Sent] | None) -> None:
+        """Record what an update is about to set; `_undoubt` takes it back."""
+        known, amid = self.manifest.records.get(task.want.key), self.amid(task.want, live)
+        task.before = known.state if known and not known.unsure else amid
+        self._record(task.want, live, amid, sent)
 
     def _undoubt(self, task: Task, error: Exception | None = None) -> None:
         """Take back the doubt about an update that was not sent, or certainly not applied."""
         seen = task.observation
         if seen and seen.live and (error is None or surely_not_applied(error)):
-            self._record(task.want, seen.live, "created", seen.sent)
+            self._record(task.want, seen.live, task.before, seen.sent)
 
     def _unsigned_ours(self, want: Resource) -> bool:
         record = self.manifest.records.get(want.key)
@@ -461,9 +474,6 @@ class Reconciler:
     def _record(
         self, want: Resource, live: Live, state: RecordState, sent: Mapping[str, Sent] | None = None
     ) -> None:
-        known = self.manifest.records.get(want.key)
-        if state == "created" and known and known.was_ready:
-            state = "updating"  # not one that was never ready
         if want.recorded:
             self.manifest.record(want, live, state, self.now, sent)
 

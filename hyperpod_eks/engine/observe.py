@@ -126,8 +126,7 @@ def rebuild(wants: Sequence[Resource], context: Context) -> list[Observation]:
         if observation.status is Status.FOREIGN or not observation.want.recorded:
             continue
         if observation.live and observation.live.id:
-            used = observation.status is Status.MATCHES or observation.want.is_used()  # perhaps
-            state: RecordState = "ready" if used else "created"
+            state: RecordState = "ready" if observation.status is Status.MATCHES else "updating"
             reconciler._record(observation.want, observation.live, state, observation.sent or {})
             found.append(observation)
     return found

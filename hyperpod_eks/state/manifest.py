@@ -59,9 +59,9 @@ class Manifest:
 
     @property
     def complete(self) -> bool:
-        """Whether the last create finished: every record is ready or deleted."""
-        states = {record.state for record in self.records.values()}
-        return bool(states) and states <= {"ready", "deleted"}
+        """Whether the last create finished: every record was ready, or is deleted."""
+        records = self.records.values()
+        return bool(records) and all(x.was_ready or x.state == "deleted" for x in records)
 
     # --- records
 
@@ -136,7 +136,7 @@ class Manifest:
         for key, record in [*self.records.items()]:
             kind = KINDS.get(record.kind)
             if kind and kind.is_used() and record.state == "created":
-                self._put(key, replace(record, state="ready"))
+                self._put(key, replace(record, state="updating"))
 
     def forget(self, key: str) -> None:
         """Remove an intent whose create is known to have created nothing."""

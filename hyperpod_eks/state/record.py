@@ -16,8 +16,8 @@ Origin = Literal["created", "adopted"]
 class Record:
     """One resource.
 
-    ``state`` is ``intent`` while it is unknown whether it was created, ``created`` until it has
-    been seen ready for the first time, and ``updating`` from an update until it is ready again.
+    ``state`` is ``intent`` while it is unknown whether it was created, ``created`` while it was
+    certainly never ready, and ``updating`` while it may have been ready before and may not be now.
 
     ``since`` is when its create or delete began, in seconds since the epoch.  ``token`` is the
     client token, with which AWS treats a repeated create as the same request.
@@ -45,7 +45,7 @@ class Record:
 
     @property
     def was_ready(self) -> bool:
-        """Whether it has been seen ready, and not deleted since."""
+        """Whether it may have been ready, and its delete has not begun."""
         return self.state in ("ready", "updating")
 
     @property

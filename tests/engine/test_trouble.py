@@ -29,7 +29,7 @@ from hyperpod_eks.state.manifest import read
 from hyperpod_eks.state.store import Unwritable
 
 from .conftest import Rig
-from .toys import Cloud, Nameless, Thing, Toy, Unsigned, taken
+from .toys import Cloud, Nameless, Thing, Toy, Unsigned, refusal, taken
 
 DAY = 86400.0
 
@@ -559,10 +559,61 @@ def test_what_is_in_use_and_fails_in_a_change_is_not_replaced(
 
 
 @frozen
-class Store(Toy):
-    """A kind that holds data."""
+class Store(Town):
+    """A kind that holds data, and which fails when it is square."""
 
-    data = True
+    inhabited, data = False, True
+
+
+@frozen
+class Bench(Toy):
+    """A kind whose updates are refused."""
+
+    inhabited = True
+
+    def update(self, *about: Any) -> None:  # type: ignore[override]
+        raise refusal("ValidationException")
+
+
+def recorded(rig: Rig, key: str) -> str:
+    return read(FileStore(rig.path), "toy").records[key].state
+
+
+@pytest.mark.parametrize("kind", [Town, Store])
+def test_what_was_ready_is_not_replaced_after_a_delete_that_was_cut_short(
+    rig: Rig, cloud: Cloud, kind: type[Toy]
+) -> None:
+    rig.create([kind("it")])
+    agreed = frozenset({"id-1"})
+    assert rig.killed_in(
+        lambda: engine.delete([kind("it")], rig._world(), consented=agreed), 1, after=False
+    )
+    assert recorded(rig, "toys/it") == "deleting"
+    square = [kind("it", shape="square")]
+    for _ in range(2):
+        with pytest.raises(HyperpodError, match=r"it \(id-1\) has failed"):
+            rig.create(square, replace_failed=True)
+    if kind.data:
+        rig.delete(square)
+    assert [each.id for each in cloud.things] == ["id-1"]
+
+
+def test_a_change_that_is_refused_leaves_the_state_as_it_was(rig: Rig) -> None:
+    rig.create([Bench("bench")])
+    with pytest.raises(HyperpodError, match="ValidationException"):
+        rig.create([Bench("bench", shape="square")])
+    assert recorded(rig, "toys/bench") == "ready"
+
+
+def test_what_is_amid_a_change_is_so_after_a_rebuild_too(rig: Rig) -> None:
+    rig.create([Town("town")])
+    square = [Town("town", shape="square")]
+    assert rig.killed_in(lambda: rig.create(square), 1, after=True)
+    context = rig._world()
+    assert context.manifest.records["toys/town"].state == "updating"
+    assert context.manifest.complete  # its creates are: the times in it are not those of now
+    engine.rebuild(square, context)
+    assert context.manifest.records["toys/town"].state == "updating"
 
 
 def test_data_that_is_lost_amid_a_change_is_missed(rig: Rig, cloud: Cloud) -> None:

@@ -85,8 +85,26 @@ ENGINE_MUTANTS = (
     Mutant(
         "a cluster in use that fails in a change is replaced",
         "engine/loop.py",
-        'if state == "created" and known and known.was_ready:',
-        'if state == "created" and known and known.was_ready and not want.inhabited:',
+        'known.state in ("intent", "created")',
+        'known.state != "deleting"',
+    ),
+    Mutant(
+        "what a delete has begun with was never ready",
+        "engine/loop.py",
+        'known.state in ("intent", "created")',
+        'known.state in ("intent", "created", "deleting")',
+    ),
+    Mutant(
+        "a refused change leaves its mark",
+        "engine/loop.py",
+        "seen.live, task.before, seen.sent",
+        "seen.live, self.amid(task.want, seen.live), seen.sent",
+    ),
+    Mutant(
+        "what a rebuild finds busy counts as ready",
+        "engine/observe.py",
+        'else "updating"',
+        'else "ready"',
     ),
     Mutant(
         "data is forgotten once it has been changed",
@@ -97,8 +115,8 @@ ENGINE_MUTANTS = (
     Mutant(
         "what a change has begun with still counts as ready",
         "engine/loop.py",
-        'state = "updating"',
-        'state = "ready"',
+        'return "updating"',
+        'return "ready"',
         "tests/cli/test_outputs.py",
     ),
     Mutant(
