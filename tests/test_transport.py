@@ -19,7 +19,7 @@ import botocore.session
 import pytest
 from botocore.httpsession import where
 
-from hyperpod_eks.aws import transport
+from hyperpod_eks.aws import answers, transport
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.session import session
 from hyperpod_eks.aws.transport import Unreachable
@@ -124,6 +124,21 @@ def aws() -> Aws:
 def chart(bundle: str | None = None) -> bytes:
     with transport.download("https://codeload.github.com/x", bundle) as content:
         return content.read()
+
+
+def test_a_call_that_ctrl_c_ended_is_not_waited_for(
+    clean: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def interrupt(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    clean.setattr(answers, "SILENCE", 0.5)
+    sts = aws().sts
+    sts.meta.events.register("before-send", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        sts.get_caller_identity()
+    time.sleep(2.5)  # it looks each second
+    assert "has not answered" not in caplog.text
 
 
 @pytest.mark.parametrize("spelling", ["http://user:p%40ss@{}", "user:p%40ss@{}"])

@@ -98,18 +98,19 @@ class Watch:
                 self._runs = True
                 threading.Thread(target=self._look, daemon=True, name="hyperpod-eks").start()
 
-    def _end(self) -> str:
+    def end(self) -> str:
+        """Watch this thread's call no longer; return its name, "" without one."""
         with self._lock:
             return self._calls.pop(threading.get_ident(), ("", 0.0))[0]
 
     def _answered(
         self, http_response: AWSResponse, parsed: JsonObject, model: OperationModel, **_: object
     ) -> None:
-        self._end()
+        self.end()
         _refuse_strangers(http_response, parsed, model)
 
     def _failed(self, exception: Exception, **_: object) -> None:
-        name = self._end()
+        name = self.end()
         if not isinstance(exception, HyperpodError) and _unreadable(exception):
             raise NoAnswer(f"{name}: the answer is not from AWS: {_last()}") from exception
 

@@ -137,7 +137,7 @@ class Aws:
                 ),
             )
         # of this client alone: the session may be a program's own
-        made._make_api_call = partial(_answer, made)
+        made._make_api_call = partial(self._answer, made)
         made.meta.events.register("after-call", _name_service)
         self._watch.attach(made)
         if not once:  # only the engine repeats single attempts
@@ -149,6 +149,17 @@ class Aws:
     def _check(self, event_name: str, **_: object) -> None:
         if not _READS.match(event_name.rpartition(".")[2]):
             self.before_change()
+
+    def _answer(self, client: Any, name: str, request: JsonMapping) -> Json:
+        """Make a call, in place of the client's own method: all its methods and pages come here."""
+        call = f"{client.meta.service_model.service_name}:{name}"
+        if name == "HeadBucket" and request.get("Bucket") is None:
+            # botocore answers a redirect with HeadBucket; S3 redirects only requests for buckets
+            raise NoAnswer("S3 is redirected elsewhere for a request that names no bucket")
+        try:
+            return Answer.of(call, type(client)._make_api_call(client, name, request))
+        finally:
+            self._watch.end()  # botocore has no event for a call that Ctrl-C interrupts
 
     def _retries(self) -> JsonObject:
         """Return botocore's ``retries``: the user's settings, or nine attempts in standard mode."""
@@ -304,15 +315,6 @@ class Answer(JsonObject):
         raise HyperpodError(
             f"the answer to {self.call} has no {key}", "Run the same command again in a moment."
         )
-
-
-def _answer(client: Any, name: str, request: JsonMapping) -> Json:
-    """Make a call, in place of the client's own method: all its methods and pages come here."""
-    call = f"{client.meta.service_model.service_name}:{name}"
-    if name == "HeadBucket" and request.get("Bucket") is None:
-        # botocore answers a redirect with HeadBucket; S3 redirects only requests for buckets
-        raise NoAnswer("S3 is redirected elsewhere for a request that names no bucket")
-    return Answer.of(call, type(client)._make_api_call(client, name, request))
 
 
 def _name_service(parsed: JsonObject, model: OperationModel, **_: object) -> None:
