@@ -388,7 +388,7 @@ class Reconciler:
     def note_change(self, task: Task, live: Live, sent: Mapping[str, Sent] | None) -> None:
         """Record what an update is about to set; `_undoubt` takes it back."""
         known, amid = self.manifest.records.get(task.want.key), self.amid(task.want, live)
-        task.before = known.state if known and not known.unsure else amid
+        task.before = known.state if known and known.state not in ("intent", "deleted") else amid
         self._record(task.want, live, amid, sent)
 
     def _undoubt(self, task: Task, error: Exception | None = None) -> None:
